@@ -1,0 +1,216 @@
+"""The command line: python -m dae4rec_core run | fit | evaluate | recommend | sweep | artifacts | town."""
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from dae4rec_core.artifacts import ARTIFACTS, make_artifacts
+from dae4rec_core.baselines import baselines
+from dae4rec_core.config import Config
+from dae4rec_core.data import make_examples, prepare
+from dae4rec_core.evaluation import baseline_rows, model_rows, summary, sweep, tidy
+from dae4rec_core.events import ProgressBar
+from dae4rec_core.ranking import METRICS
+from dae4rec_core.recommender import Recommender
+from dae4rec_core.town import write_town
+from dae4rec_core.training import fit
+
+DATA_HELP = "CSV, CSV.GZ or Parquet with user_id, item_id, timestamp; or a folder with interactions.csv[.gz]"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; bad input ends with one sentence on stderr and exit status 2."""
+    options = build_parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"dae4rec: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dae4rec_core",
+        description="Next-item recommendation by diffusion: train, measure and use DAE4Rec on your interactions.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name, function, help, data=True, config=True):
+        sub = commands.add_parser(name, help=help, description=help)
+        sub.set_defaults(command=function)
+        if data:
+            sub.add_argument("--data", default="data/town", help=f"{DATA_HELP} (default: the bundled town)")
+        if config:
+            sub.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
+            add_config_options(sub)
+        return sub
+
+    sub = command("run", run, "Train from nothing, print a table of results and ten users' recommendations.")
+    sub.add_argument("--out", default="runs/latest", help="folder for the checkpoint (default: runs/latest)")
+
+    sub = command("fit", fit_command, "Train and save a checkpoint; started again, it resumes where it stopped.")
+    sub.add_argument("--out", default="runs/latest", help="folder for the checkpoint (default: runs/latest)")
+
+    sub = command("evaluate", evaluate_command, "Measure a checkpoint on its validation and test answers.", config=False)
+    sub.add_argument("--checkpoint", required=True, help="folder written by fit or run")
+    sub.add_argument("-S", type=int, nargs="+", default=None, help="sampling steps to measure (default: as trained)")
+    sub.add_argument("--markov", action="store_true", help="also the full Markov chain of T steps")
+
+    sub = command("recommend", recommend_command, "Recommend for a history of items, or for a known user.", config=False)
+    sub.add_argument("--checkpoint", required=True, help="folder written by fit or run")
+    sub.add_argument("--history", nargs="+", help="item ids, oldest first; the user need not be known")
+    sub.add_argument("--user", help="a user of --data, instead of --history")
+    sub.add_argument("-k", type=int, default=10, help="how many items (default: 10)")
+    sub.add_argument("-S", type=int, default=None, help="sampling steps (default: as trained)")
+    sub.add_argument("--no-compensator", action="store_true", help="end with the denoiser instead")
+    sub.add_argument("--seed", type=int, default=0, help="of the first noise (default: 0)")
+
+    sub = command("sweep", sweep_command, "Baselines and DAE4Rec for every delta, S and seed, as one tidy CSV.")
+    sub.add_argument("--deltas", type=float, nargs="+", default=[0.0, 1.0], help="values of delta (default: 0 1)")
+    sub.add_argument("-S", type=int, nargs="+", default=[1, 2, 10], help="sampling steps (default: 1 2 10)")
+    sub.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds (default: 0 1 2)")
+    sub.add_argument("--markov", action="store_true", help="also the full Markov chain of T steps")
+    sub.add_argument("--out", default="runs/sweep.csv", help="where the table goes (default: runs/sweep.csv)")
+
+    sub = command("artifacts", artifacts_command, "Make the checkpoint and sweeps that the notebooks load.", config=False)
+    sub.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
+    sub.add_argument("--out", default=str(ARTIFACTS), help=f"parent folder (default: {ARTIFACTS})")
+
+    sub = command("town", town_command, "Write the bundled simulated town.", data=False, config=False)
+    sub.add_argument("--seed", type=int, default=7, help="(default: 7)")
+    sub.add_argument("--venues", type=int, default=600, help="100 to 1,000,000 (default: 600)")
+    sub.add_argument("--users", type=int, default=5000, help="(default: 5000)")
+    sub.add_argument("--out", default="data/town", help="folder (default: data/town)")
+    return parser
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """One option a field of Config, with its explanation."""
+    group = parser.add_argument_group("configuration")
+    for field in dataclasses.fields(Config):
+        kind = field.type if field.type is not bool else lambda text: text.lower() in ("1", "true", "yes")
+        group.add_argument(
+            f"--{field.name.replace('_', '-')}", type=kind, default=field.default, dest=field.name,
+            metavar=field.type.__name__.upper(), help=f"{field.metadata['help']} (default: {field.default})".replace("%", "%%"),
+        )
+
+
+def config_of(options) -> Config:
+    return Config(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Config)})
+
+
+def run(options) -> None:
+    config = config_of(options)
+    dataset, split = prepare(options.data, config)
+    print(describe(dataset, split))
+    recommender = fit(dataset, split, config, options.device, [ProgressBar()])
+    recommender.save(options.out, data=dataset.name)
+    rows = list(baseline_rows(dataset, split, config))
+    rows += model_rows(recommender, dataset, split, [config.sampling_steps], callbacks=[ProgressBar()])
+    print(f"\nTest: every user's held-out last item, ranked among all {dataset.n_items} items, none filtered\n")
+    print(table_text(tidy(rows, dataset.name)))
+    print(f"\nRecommendations for ten users (checkpoint in {options.out})")
+    for user in range(0, dataset.n_users, max(1, dataset.n_users // 10))[:10]:
+        history, answer = dataset.sequence(user)[:-1], dataset.sequence(user)[-1]
+        found = recommender.recommend(dataset.item_ids[history].tolist(), k=5)
+        names = [label(dataset, dataset.item_ids.tolist().index(item)) for item in found["item_id"]]
+        print(f"\n  user {dataset.user_ids[user]}, after {', '.join(label(dataset, i) for i in history[-3:])}")
+        for name in names:
+            print(f"    {'->' if name == label(dataset, answer) else '  '} {name}")
+        print(f"       really next: {label(dataset, answer)}")
+
+
+def fit_command(options) -> None:
+    config = config_of(options)
+    dataset, split = prepare(options.data, config)
+    print(describe(dataset, split))
+    state = Path(options.out) / "state"
+    fit(dataset, split, config, options.device, [ProgressBar()], state).save(options.out, data=dataset.name)
+    print(f"Checkpoint written to {options.out}.")
+
+
+def evaluate_command(options) -> None:
+    recommender = Recommender.load(options.checkpoint)
+    config = recommender.model.config
+    dataset, split = prepare(options.data, config)
+    if [str(item) for item in dataset.item_ids] != recommender.item_ids.tolist():
+        raise ValueError(
+            f"{options.data} and the checkpoint in {options.checkpoint} have different catalogues; "
+            "give the data that it was trained on."
+        )
+    steps = options.S or sorted(recommender.compensators)
+    rows = list(baseline_rows(dataset, split, config))
+    rows += model_rows(recommender, dataset, split, steps, markov=options.markov, callbacks=[ProgressBar()])
+    print(table_text(tidy(rows, dataset.name)))
+
+
+def recommend_command(options) -> None:
+    recommender = Recommender.load(options.checkpoint)
+    if (options.history is None) == (options.user is None):
+        raise ValueError("Give either --history ITEM ITEM ... or --user ID, so that there is one history to go on.")
+    history = options.history
+    if options.user is not None:
+        dataset, _ = prepare(options.data, recommender.model.config)
+        history = dataset.item_ids[dataset.sequence(dataset.user_index(options.user))].tolist()
+    found = recommender.recommend(
+        history, options.k, options.S, compensate=not options.no_compensator, seed=options.seed
+    )
+    print(found.to_string(index=False, float_format="%.3f"))
+
+
+def sweep_command(options) -> None:
+    config = config_of(options)
+    dataset, split = prepare(options.data, config)
+    out = Path(options.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    table = sweep(
+        dataset, split, config, options.deltas, options.S, options.seeds, options.device, markov=options.markov,
+        callbacks=[ProgressBar()], on_rows=lambda rows: rows.to_csv(out, index=False),
+    )
+    print(summary(table).to_string(index=False, float_format="%.4f"))
+    print(f"Table written to {out}.")
+
+
+def artifacts_command(options) -> None:
+    make_artifacts(options.data, options.out, options.device, [ProgressBar()])
+
+
+def town_command(options) -> None:
+    write_town(options.out, options.venues, options.users, options.seed)
+    print(f"Town written to {options.out}.")
+
+
+def describe(dataset, split) -> str:
+    facts = dataset.statistics()
+    return (
+        f"{dataset.name}: {facts['records']:,} interactions, {facts['users']:,} users, {facts['items']:,} items, "
+        f"average length {facts['average length']:.1f}; {len(split.test):,} users are tested"
+    )
+
+
+def label(dataset, item: int) -> str:
+    """What a reader calls an item: its name or description where there is one, else its id."""
+    for column in ("name", "description"):
+        if column in dataset.attributes and pd.notna(dataset.attributes[column].iloc[item]):
+            return str(dataset.attributes[column].iloc[item])
+    return str(dataset.item_ids[item])
+
+
+def table_text(table: pd.DataFrame) -> str:
+    """The test rows of a tidy table, in percent."""
+    test = table[table["part"] == "test"].copy()
+    setting = [
+        "" if pd.isna(s) else f" S={s}{' + compensator' if compensated is True else ''}"
+        for s, compensated in zip(test["S"], test["compensator"], strict=True)
+    ]
+    test["method"] = test["method"] + setting
+    test[list(METRICS)] *= 100
+    return test[["method", *METRICS]].to_string(index=False, float_format="%.2f")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""One configuration object, read at the top and passed down; and the one place that chooses a device."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+
+REPEATS = ("keep", "drop_consecutive", "first_visits")
+SPLITS = ("leave_last_out", "global_time")
+SCHEDULES = ("linear", "cosine", "exponential")
+LAMBDAS = ("uniform", "paper", "min_snr")
+AGGREGATIONS = ("sum", "last")
+AIME_TARGETS = ("gae", "graph")
+
+
+def option(default, help: str):
+    """A field with a default and one line of explanation, which `--help` shows."""
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every number that decides a run. "Our choice" marks what the paper leaves open.
+
+    Raises ValueError (one sentence: which field, what it holds, how to mend it) for impossible values.
+    """
+
+    # data: all our choice, the paper only names its three data sets
+    k_core: int = option(5, "users and items with fewer interactions are dropped, repeatedly")
+    repeats: str = option("keep", "keep | drop_consecutive | first_visits")
+    split: str = option("leave_last_out", "leave_last_out | global_time")
+    max_len: int = option(20, "the newest items of a history that the model sees")
+
+    # model: sizes are our choice
+    dim: int = option(128, "d: item embeddings E, condition h and Z* share it (Section 3.3)")
+    hidden: int = option(256, "width of the denoiser's and the compensator's hidden layers")
+    positions: bool = option(True, "our choice: Eq. 4 is blind to order without them (False = to the letter)")
+    aggregation: str = option("sum", "'sum' of the attention outputs (Section 3.2) or the 'last' one only")
+    dropout: float = option(0.1, "share of units dropped in training")
+    init_std: float = option(0.1, "of E; N(0, 1) would saturate the sigmoid of Eq. 10")
+
+    # graph auto-encoder, Eq. 7-9
+    gae_steps: int = option(300, "gradient steps of pretraining")
+    gae_lr: float = option(0.01, "learning rate of the graph auto-encoder")
+    pos_weight: float = option(0.0, "weight of the edges in Eq. 9: 1 = to the letter, 0 = zeros / ones (Kipf)")
+
+    # diffusion, Eq. 1-5
+    timesteps: int = option(200, "T")
+    schedule: str = option("linear", "linear | cosine | exponential")
+    lambda_t: str = option("uniform", "uniform | paper | min_snr")
+
+    # AIME, Eq. 10-11. L_AIME is a sum over j and a mean over i: delta only means something with that
+    delta: float = option(1.0, "weight of L_AIME beside L_Diff")
+    aime_target: str = option("gae", "'gae': Z*; 'graph': the adjacency itself (the paper's -C_ground)")
+
+    # optimisation: our choice
+    pair_rows: int = option(256, "rows of the |V| x |V| losses drawn per step (unbiased); 0 = all of them")
+    lr: float = option(1e-3, "learning rate of everything but E")
+    lr_embedding: float = option(1e-3, "learning rate of E")
+    batch_size: int = option(512, "next-item examples in a step")
+    epochs: int = option(30, "passes over the training examples, at most")
+    patience: int = option(4, "epochs without a better validation NDCG@10 before training stops")
+    compensator_epochs: int = option(10, "passes over the sampled e^{tau_1} when the compensator is trained")
+    seed: int = option(0, "of every random number")
+
+    # sampling, Eq. 12-16
+    steps: int = option(0, "S; 0 means T // 2, the paper's setting in Table 1")
+
+    def __post_init__(self):
+        for name, allowed in (
+            ("repeats", REPEATS),
+            ("split", SPLITS),
+            ("schedule", SCHEDULES),
+            ("lambda_t", LAMBDAS),
+            ("aggregation", AGGREGATIONS),
+            ("aime_target", AIME_TARGETS),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"Config.{name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}."
+                )
+        for name in ("k_core", "max_len", "dim", "hidden", "gae_steps", "timesteps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Config.{name} is {getattr(self, name)}; give at least 1.")
+        for name in ("delta", "pos_weight", "pair_rows", "epochs", "patience", "compensator_epochs", "steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"Config.{name} is {getattr(self, name)}; give 0 or more.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"Config.dropout is {self.dropout}; give a share from 0 up to below 1.")
+        if self.steps > self.timesteps:
+            raise ValueError(
+                f"Config.steps (S) is {self.steps}, more than Config.timesteps (T) = {self.timesteps}; "
+                "give an S of at most T."
+            )
+
+    @property
+    def sampling_steps(self) -> int:
+        """S, with 0 read as T // 2 (at least 1)."""
+        return self.steps or max(1, self.timesteps // 2)
+
+    def replace(self, **changes) -> "Config":
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "Config":
+        """The reverse of `to_dict`. Raises ValueError when a name is not a field."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(
+                f"Config has no field {', '.join(unknown)}; its fields are {', '.join(sorted(known))}."
+            )
+        return cls(**values)
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """CUDA when there is one, else Apple's MPS, else the CPU; a name other than "auto" is obeyed.
+
+    Raises ValueError when the named device is not there.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, there in available.items() if there)
+    if not available.get(name.split(":")[0], False):
+        there = ", ".join(kind for kind, ok in available.items() if ok)
+        raise ValueError(f"Device {name!r} is not available here; choose auto or one of: {there}.")
+    return torch.device(name)

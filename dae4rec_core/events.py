@@ -1,0 +1,50 @@
+"""Progress as events: a trainer or sampler reports, and bars, tables and plots listen."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+
+class Event(NamedTuple):
+    stage: str  # "gae" | "diffusion" | "compensator"
+    step: int  # 1 .. total
+    total: int
+    figures: dict[str, float]
+
+
+def report(callbacks: list[Callable[[Event], None]], event: Event) -> None:
+    for callback in callbacks:
+        callback(event)
+
+
+class History:
+    """Keeps every event; `frame(stage)` is a table with one row a step."""
+
+    def __init__(self):
+        self.events: list[Event] = []
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+
+    def frame(self, stage: str) -> pd.DataFrame:
+        rows = [{"step": e.step, **e.figures} for e in self.events if e.stage == stage]
+        return pd.DataFrame(rows).set_index("step")
+
+
+class ProgressBar:
+    """One bar a stage, with the newest figures behind it."""
+
+    def __init__(self, **options):
+        self.options = options  # passed on to tqdm
+        self.bar, self.stage = None, None
+
+    def __call__(self, event: Event) -> None:
+        if event.stage != self.stage or self.bar is None:
+            self.bar, self.stage = tqdm(total=event.total, desc=event.stage, **self.options), event.stage
+        self.bar.set_postfix({name: f"{value:.4g}" for name, value in event.figures.items()}, refresh=False)
+        self.bar.update(event.step - self.bar.n)
+        if event.step == event.total:
+            self.bar.close()
+            self.bar = None

@@ -1,0 +1,8 @@
+"""Checkers for the exercises at the end of each notebook: `check_<name>(your_function)` prints a sentence, returns True or False."""
+
+from dae4rec_core.exercises.compensation import *  # noqa: F403
+from dae4rec_core.exercises.diffusion import *  # noqa: F403
+from dae4rec_core.exercises.embeddings import *  # noqa: F403
+from dae4rec_core.exercises.graphs import *  # noqa: F403
+from dae4rec_core.exercises.sampling import *  # noqa: F403
+from dae4rec_core.exercises.start import *  # noqa: F403

@@ -1,0 +1,26 @@
+"""What all checkers share: a kind word when an answer is missing or wrong, True when it is right."""
+
+import functools
+from collections.abc import Callable
+
+
+def checker(test: Callable[[Callable], None]) -> Callable[[Callable], bool]:
+    """Turn a function of asserts into a checker that prints one sentence and returns whether the answer passed."""
+
+    @functools.wraps(test)
+    def check(answer: Callable) -> bool:
+        try:
+            test(answer)
+        except NotImplementedError:
+            print(f"Not written yet: fill in {answer.__name__}, run its cell, then run this one again.")
+            return False
+        except AssertionError as problem:
+            print(f"Not quite: {problem}")
+            return False
+        except Exception as error:  # a learner's function may fail in any way
+            print(f"Your {answer.__name__} stopped with {type(error).__name__}: {error}")
+            return False
+        print(f"Well done: {answer.__name__} passes every check.")
+        return True
+
+    return check

@@ -1,0 +1,61 @@
+"""The item-item transition graph of the training part (Eq. 6)."""
+
+from dataclasses import dataclass
+
+import networkx as nx
+import numpy as np
+import torch
+from torch import Tensor
+
+from dae4rec_core.data import Dataset, Split
+
+
+@dataclass(frozen=True)
+class ItemGraph:
+    """Undirected graph over items; each edge counted once, no self-loops stored (A's diagonal is set to 1 later).
+
+    n_items: |V|. edges: (|E|, 2) integers, i < j, unique, sorted.
+    """
+
+    n_items: int
+    edges: np.ndarray
+
+    def to_networkx(self) -> nx.Graph:
+        graph = nx.Graph()
+        graph.add_nodes_from(range(self.n_items))
+        graph.add_edges_from(self.edges.tolist())
+        return graph
+
+
+def transition_graph(sequences: list, n_items: int) -> ItemGraph:
+    """Eq. 6: an edge between any two items adjacent in any sequence, duplicates once.
+
+    sequences: lists or arrays of item indices in 0..n_items-1. An item followed by itself adds nothing, because the
+    diagonal of A is 1 anyway.
+    """
+    pairs = [np.stack([np.asarray(s)[:-1], np.asarray(s)[1:]], axis=1) for s in sequences if len(s) > 1]
+    pairs = np.concatenate(pairs) if pairs else np.empty((0, 2), dtype=np.int64)
+    pairs = np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1)
+    return ItemGraph(n_items, np.unique(pairs, axis=0).reshape(-1, 2))
+
+
+def training_graph(dataset: Dataset, split: Split) -> ItemGraph:
+    """The transition graph of the training interactions only: validation and test transitions would leak the answer."""
+    return transition_graph(split.training_sequences(dataset), dataset.n_items)
+
+
+def adjacency(graph: ItemGraph) -> Tensor:
+    """A with ones on its diagonal (the paper's convention below Eq. 6): sparse COO, (|V|, |V|), float32, coalesced."""
+    e = torch.as_tensor(graph.edges, dtype=torch.long)
+    loops = torch.arange(graph.n_items)
+    index = torch.cat([e.T, e.T.flip(0), torch.stack([loops, loops])], dim=1)  # (2, 2|E| + |V|)
+    return torch.sparse_coo_tensor(index, torch.ones(index.shape[1]), (graph.n_items,) * 2, check_invariants=True).coalesce()
+
+
+def normalized_adjacency(graph: ItemGraph) -> Tensor:
+    """D^-1/2 A D^-1/2 with D_ii = sum_j A_ij (Eq. 7): sparse COO, (|V|, |V|), float32."""
+    a = adjacency(graph)
+    degree = torch.zeros(graph.n_items).index_add_(0, a.indices()[0], a.values())
+    scale = degree.rsqrt()
+    row, col = a.indices()
+    return torch.sparse_coo_tensor(a.indices(), scale[row] * a.values() * scale[col], a.shape, check_invariants=True).coalesce()

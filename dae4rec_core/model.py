@@ -1,0 +1,109 @@
+"""The network: item embeddings E, the attention condition h (Eq. 4) and the denoiser f (Eq. 5)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dae4rec_core.config import Config
+from dae4rec_core.data import PAD
+from dae4rec_core.schedule import make_alpha_bar
+
+
+def time_embedding(t: Tensor, dim: int) -> Tensor:
+    """Sinusoidal embedding of the step (Vaswani et al. 2017): (B,) -> (B, dim); dim must be even."""
+    half = dim // 2
+    frequency = torch.exp(-math.log(10_000) * torch.arange(half, device=t.device) / half)
+    angle = t.float().unsqueeze(-1) * frequency  # (B, dim / 2)
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+class AttentionCondition(nn.Module):
+    """h = aggregate over positions of softmax(QK'/sqrt(d_k)) V (Eq. 4), padding masked.
+
+    aggregation "sum" adds the outputs of all positions, as the paper does; "last" keeps the newest position's output.
+    Our choices: learned positions (counted back from the newest item) added to the embeddings, and a LayerNorm on h so
+    that a sum over 20 outputs has the scale of a sum over one.
+    """
+
+    def __init__(self, dim: int, max_len: int, positions: bool, aggregation: str, dropout: float):
+        super().__init__()
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.positions = nn.Parameter(torch.randn(max_len, dim) * 0.1) if positions else None
+        self.aggregation = aggregation
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(dim)
+
+    def attend(self, e: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+        """e: (B, L, d); real: (B, L) True where there is an item. Returns outputs (B, L, d), weights (B, L, L)."""
+        if self.positions is not None:
+            e = e + self.positions[-e.shape[1] :]
+        q, k, v = self.qkv(e).chunk(3, dim=-1)
+        if self.aggregation == "last":
+            q = q[:, -1:]
+        logits = q @ k.transpose(1, 2) / math.sqrt(k.shape[-1])  # (B, L or 1, L)
+        weights = logits.masked_fill(~real.unsqueeze(1), -torch.inf).softmax(-1)
+        return weights @ v, weights
+
+    def forward(self, e: Tensor, real: Tensor) -> Tensor:
+        """Returns h (B, d)."""
+        outputs, _ = self.attend(self.dropout(e), real)
+        if self.aggregation == "sum":
+            outputs = outputs * real.unsqueeze(-1)  # the query of a padded place is no part of the sequence
+        return self.norm(outputs.sum(1))
+
+
+class Denoiser(nn.Module):
+    """f(e^t, t, h): an MLP on the concatenation [e^t, time embedding, h], predicting e^0 (Eq. 5).
+
+    The first layer is written as W_e e^t + W_t t + W_h h, which is the same as W [e^t, t, h].
+    """
+
+    def __init__(self, dim: int, hidden: int, dropout: float):
+        super().__init__()
+        self.from_noisy = nn.Linear(dim, hidden)
+        self.from_time = nn.Linear(dim, hidden, bias=False)
+        self.from_condition = nn.Linear(dim, hidden, bias=False)
+        self.out = nn.Sequential(
+            nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, dim)
+        )
+        self.shortcut = nn.Linear(dim, dim)
+        self.dim = dim
+
+    def forward(self, noisy: Tensor, t: Tensor, h: Tensor) -> Tensor:
+        """noisy: (B, d) e^t; t: (B,) or (1,) steps in 1..T; h: (B, d). Returns the predicted e^0 (B, d)."""
+        time = self.from_time(time_embedding(t, self.dim))
+        return self.shortcut(h) + self.out(self.from_noisy(noisy) + time + self.from_condition(h))
+
+
+class DAE4Rec(nn.Module):
+    """Everything that L = L_Diff + delta L_AIME trains: E, the condition and the denoiser."""
+
+    def __init__(self, n_items: int, config: Config):
+        super().__init__()
+        self.config = config
+        self.alpha_bar = make_alpha_bar(config.schedule, config.timesteps)  # float64 on the CPU: coefficients only
+        self.embedding = nn.Embedding(n_items, config.dim)
+        nn.init.normal_(self.embedding.weight, std=config.init_std)
+        self.attention = AttentionCondition(
+            config.dim, config.max_len, config.positions, config.aggregation, config.dropout
+        )
+        self.denoiser = Denoiser(config.dim, config.hidden, config.dropout)
+
+    @property
+    def device(self) -> torch.device:
+        return self.embedding.weight.device
+
+    @property
+    def n_items(self) -> int:
+        return self.embedding.num_embeddings
+
+    def condition(self, history: Tensor) -> Tensor:
+        """history: (B, L) item indices, PAD on the left, at least one item a row. Returns h (B, d)."""
+        real = history != PAD
+        return self.attention(self.embedding(history.clamp(min=0)), real)
+
+    def scores(self, e0: Tensor) -> Tensor:
+        """Inner product of a generated e^0 with every item: (B, d) -> (B, |V|)."""
+        return F.linear(e0, self.embedding.weight)

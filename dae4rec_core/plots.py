@@ -1,0 +1,211 @@
+"""Every figure of the series: functions that take what the module returned and give back a matplotlib Figure.
+
+`show(figure, alt)` puts one into a notebook as a PNG with alt text. Colours are Okabe and Ito's, safe for colour-blind
+readers; heatmaps use cividis, which also prints well in grey.
+"""
+
+import io
+
+import matplotlib.pyplot as plt
+import networkx as nx
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import Image, display
+from matplotlib.figure import Figure
+
+from dae4rec_core.data import Dataset
+from dae4rec_core.graph import ItemGraph
+
+COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+PLAIN, COMPENSATED, CHAIN = COLOURS[5], COLOURS[0], COLOURS[7]
+GREY = "#B8B8B8"
+STYLE = {
+    "figure.dpi": 100, "figure.constrained_layout.use": True, "font.size": 10, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.prop_cycle": plt.cycler(color=COLOURS), "image.cmap": "cividis",
+}
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG bytes, the same for the same figure; closes it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def show(figure: Figure, alt: str) -> None:
+    """Display a figure with a text for those who can't see it."""
+    display(Image(png(figure), alt=alt))
+
+
+def panels(columns: int = 1, width: float = 5.0, height: float = 3.6, rows: int = 1) -> tuple[Figure, np.ndarray]:
+    """A figure in the series' style with rows x columns axes, as a flat array."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False)
+    return figure, axes.ravel()
+
+
+def coordinates(dataset: Dataset) -> np.ndarray | None:
+    """Item positions (|V|, 2) from the columns x, y or lon, lat; None where the data has neither."""
+    for names in (["x", "y"], ["lon", "lat"]):
+        if set(names) <= set(dataset.attributes.columns):
+            return dataset.attributes[names].to_numpy(dtype=float)
+    return None
+
+
+def item_groups(dataset: Dataset, most: int = 8) -> tuple[np.ndarray, list[str]]:
+    """A group number for each item and the groups' names: by category, else by area, else all in one.
+
+    Categories beyond the `most - 1` largest are put together as "other"; areas are bands of longitude with equal counts.
+    """
+    column = next((c for c in ("category", "parent_category") if c in dataset.attributes), None)
+    if column:
+        values = dataset.attributes[column].fillna("unknown").astype(str)
+        common = values.value_counts()
+        names = sorted(common.index[: most if len(common) <= most else most - 1])
+        names += ["other"] if len(common) > most else []
+        return np.array([names.index(v) if v in names else len(names) - 1 for v in values]), names
+    place = coordinates(dataset)
+    if place is not None:
+        bands = pd.qcut(place[:, 0], min(most, 6), labels=False, duplicates="drop")
+        return bands.astype(int), [f"area {n + 1}" for n in range(bands.max() + 1)]
+    return np.zeros(dataset.n_items, dtype=int), ["items"]
+
+
+def scatter_groups(axis, xy: np.ndarray, groups: np.ndarray, names: list[str], size=12, legend: bool = True) -> None:
+    """Points coloured and marked by group."""
+    for n, name in enumerate(names):
+        at = xy[groups == n]
+        axis.scatter(*at.T, s=size, color=COLOURS[n % 8], marker=MARKERS[n % 8], alpha=0.7, linewidths=0, label=name)
+    if legend:
+        axis.legend(fontsize=7, markerscale=1.5, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+
+
+def item_map(dataset: Dataset) -> Figure:
+    """Items in the plane by their own coordinates, coloured by group. Raises ValueError without coordinates."""
+    place = coordinates(dataset)
+    if place is None:
+        raise ValueError(f"{dataset.name} has no columns x, y or lon, lat; add them to items.csv to draw a map.")
+    figure, (axis,) = panels(width=6.5, height=4.6)
+    scatter_groups(axis, place, *item_groups(dataset), size=16)
+    axis.set(title=f"{dataset.name}: {dataset.n_items:,} items on the map", aspect="equal", xticks=[], yticks=[])
+    return figure
+
+
+def degree_figure(graph: ItemGraph) -> Figure:
+    """How many items have how many neighbours, on log-log axes."""
+    degree = np.bincount(graph.edges.ravel(), minlength=graph.n_items)
+    values, counts = np.unique(degree[degree > 0], return_counts=True)
+    figure, (axis,) = panels()
+    axis.loglog(values, counts, "o", markersize=4)
+    axis.set(xlabel="degree (different neighbours in the graph)", ylabel="items", title="Degrees of the item graph")
+    return figure
+
+
+def graph_figure(graph: nx.Graph, labels: dict, seed: int = 0, highlight=(), title: str = "") -> Figure:
+    """A small graph drawn with its labels; highlighted nodes in orange."""
+    figure, (axis,) = panels(width=6.5, height=4.6)
+    place = nx.spring_layout(graph, seed=seed)
+    colours = [COLOURS[1] if node in highlight else COLOURS[4] for node in graph]
+    nx.draw_networkx(graph, place, ax=axis, labels=labels, node_color=colours, edge_color=GREY, font_size=8, node_size=260)
+    axis.set_title(title)
+    axis.axis("off")
+    axis.margins(0.15)
+    return figure
+
+
+def heatmaps(matrices: dict[str, np.ndarray], groups: np.ndarray, names: list[str], limits=(0, 1)) -> Figure:
+    """Item-by-item matrices side by side, items ordered by group (stable), thin lines between groups."""
+    order = np.argsort(groups, kind="stable")
+    borders = np.cumsum(np.bincount(groups, minlength=len(names)))
+    middles = borders - np.bincount(groups, minlength=len(names)) / 2
+    figure, axes = panels(len(matrices), width=4.2, height=4.0)
+    for axis, (title, matrix) in zip(axes, matrices.items(), strict=True):
+        image = axis.imshow(np.asarray(matrix)[np.ix_(order, order)], vmin=limits[0], vmax=limits[1], interpolation="none")
+        for border in borders[:-1]:
+            axis.axhline(border - 0.5, color="white", linewidth=0.4)
+            axis.axvline(border - 0.5, color="white", linewidth=0.4)
+        axis.set(title=title, xticks=[], yticks=[])
+    axes[0].set_yticks(middles, names, fontsize=7)
+    figure.colorbar(image, ax=list(axes), shrink=0.8)
+    return figure
+
+
+def lines(series: dict[str, pd.Series], xlabel: str, ylabel: str, title: str = "", log=(), levels: dict | None = None) -> Figure:
+    """Named lines over their index; `log` may hold "x" and "y"; `levels` are named dashed horizontals."""
+    figure, (axis,) = panels(width=6.0)
+    for n, (name, values) in enumerate(series.items()):
+        axis.plot(values.index, values.to_numpy(), label=name, marker=MARKERS[n % 8] if len(values) < 40 else None, markersize=4)
+    for n, (name, value) in enumerate((levels or {}).items()):
+        axis.axhline(value, color=GREY, linestyle=["--", ":", "-."][n % 3])
+        axis.annotate(name, (1, value), xycoords=("axes fraction", "data"), fontsize=7, ha="right", va="bottom")
+    for which in log:
+        getattr(axis, f"set_{which}scale")("log")
+    axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    axis.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def principal_plane(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and the two principal directions of (n, d) points: project with (x - mean) @ directions, (d,) and (d, 2).
+
+    The sign of each direction is fixed (its largest entry is positive), so that a figure does not flip between runs.
+    """
+    points = points.detach().cpu().double()
+    mean = points.mean(0)
+    directions = torch.linalg.svd(points - mean, full_matrices=False).Vh[:2].T
+    largest = directions.abs().argmax(0)
+    return mean, directions * directions[largest, [0, 1]].sign()
+
+
+def trajectory_figure(
+    embeddings: torch.Tensor, groups: np.ndarray, names: list[str], path: torch.Tensor, predictions: torch.Tensor,
+    target: int, at: int, title: str = "", compensated: torch.Tensor | None = None,
+) -> Figure:
+    """One sampling chain in the principal plane of E: e^t as a black line up to step `at`, predictions of e^0 in orange.
+
+    embeddings: (|V|, d). path, predictions: (steps, d) in sampling order. target: the true next item, a star.
+    """
+    mean, directions = principal_plane(embeddings)
+
+    def plane(x):
+        return ((x.detach().cpu().double() - mean) @ directions).numpy()
+
+    figure, (axis,) = panels(width=6.8, height=4.8)
+    scatter_groups(axis, plane(embeddings), groups, names, size=8)
+    walked, guessed = plane(path), plane(predictions)
+    axis.plot(*walked[: at + 1].T, color=CHAIN, linewidth=1, marker=".", markersize=5)
+    axis.plot(*guessed[: at + 1].T, color=PLAIN, linewidth=1, marker="x", markersize=5)
+    axis.annotate("e^t", walked[at], fontsize=9, xytext=(5, 5), textcoords="offset points")
+    axis.annotate("f", guessed[at], fontsize=9, color=PLAIN, xytext=(5, -10), textcoords="offset points")
+    axis.plot(*plane(embeddings[[target]])[0], marker="*", markersize=15, color=COLOURS[6], markeredgecolor="black")
+    if compensated is not None:
+        axis.plot(*plane(compensated.reshape(1, -1))[0], marker="D", markersize=8, color=COMPENSATED, markeredgecolor="black")
+    reach = np.abs(np.concatenate([walked, plane(embeddings)])).max() * 1.1
+    axis.set(title=title, xlim=(-reach, reach), ylim=(-reach, reach), xticks=[], yticks=[])
+    return figure
+
+
+def steps_figure(table: pd.DataFrame, metric: str = "HR@10", part: str = "test", marker: int | None = None) -> Figure:
+    """Figure 3's layout from a tidy sweep: the metric and the seconds against S, with and without compensator.
+
+    Bars are one standard deviation over seeds. The Markov chain (S = "markov") is a dashed level.
+    """
+    model = table[(table["part"] == part) & (table["method"] == "DAE4Rec")]
+    chain, model = model[model["S"].astype(str) == "markov"], model[model["S"].astype(str) != "markov"]
+    model = model.assign(S=model["S"].astype(int), compensator=model["compensator"].astype(str) == "True")
+    figure, axes = panels(2, width=4.8, height=3.5)
+    for axis, column, scale in ((axes[0], metric, 100), (axes[1], "seconds", 1)):
+        for compensated, colour, name in ((False, PLAIN, "without compensator"), (True, COMPENSATED, "with compensator")):
+            group = model[model["compensator"] == compensated].groupby("S")[column].agg(["mean", "std"]) * scale
+            axis.errorbar(group.index, group["mean"], group["std"].fillna(0), color=colour, marker="o", capsize=3, label=name)
+        if len(chain):
+            axis.axhline(chain[column].mean() * scale, color=CHAIN, linestyle="--", label="Markov chain, T steps")
+        if marker is not None:
+            axis.axvline(marker, color=COLOURS[1], linewidth=6, alpha=0.3)
+        axis.set(xscale="log", xlabel="S (sampling steps)", ylabel=f"{metric} (%)" if scale == 100 else "seconds, all users")
+    axes[1].set_yscale("log")
+    axes[0].legend(fontsize=8, frameon=False)
+    return figure

@@ -1,0 +1,84 @@
+"""Scores, top-k and metrics over the full catalogue.
+
+Ties are settled by their expectation over a random order: a model that scores every item the same gets exactly chance
+(HR@k = k / |V|), where counting only strictly better items would give it 100%.
+"""
+
+from collections.abc import Callable
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from dae4rec_core.data import Examples
+
+# scorer(history (B, L), first row number) -> scores (B, |V|)
+Scorer = Callable[[Tensor], Tensor]
+METRICS = ("HR@10", "NDCG@10", "HR@20", "NDCG@20", "MRR")
+
+
+def rank_of(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """How many items score above each target, and how many share its score (the target included).
+
+    scores: (B, |V|), finite; target: (B,) item indices. Returns (better, tied), each (B,) integers.
+    Raises ValueError if a score is not a number.
+    """
+    if torch.isnan(scores).any():
+        raise ValueError("Scores hold NaN, so no rank exists; check the checkpoint or lower the learning rate.")
+    own = scores.gather(1, target.unsqueeze(1))  # (B, 1)
+    return (scores > own).sum(1), (scores == own).sum(1)
+
+
+def hit_rate(better: Tensor, tied: Tensor, k: int) -> Tensor:
+    """HR@k of each user: the chance that the target is among the first k when ties are broken at random. (B,)"""
+    return ((k - better).clamp(min=0).minimum(tied) / tied).double()
+
+
+def ndcg(better: Tensor, tied: Tensor, k: int) -> Tensor:
+    """NDCG@k of each user with one relevant item, 1/log2(rank + 1) if rank <= k, expected over ties. (B,)"""
+    rank = torch.arange(1, k + 1, dtype=torch.float64, device=better.device)
+    return _expected(1 / torch.log2(rank + 1), better, tied)
+
+
+def mrr(better: Tensor, tied: Tensor, n_items: int) -> Tensor:
+    """Reciprocal rank of each user over the full catalogue, expected over ties. (B,)"""
+    rank = torch.arange(1, n_items + 1, dtype=torch.float64, device=better.device)
+    return _expected(1 / rank, better, tied)
+
+
+def _expected(gain: Tensor, better: Tensor, tied: Tensor) -> Tensor:
+    """Mean of gain[rank - 1] over the ranks better+1 .. better+tied; ranks past the end gain 0."""
+    total = torch.cat([gain.new_zeros(1), gain.cumsum(0)])
+    last = len(gain)
+    return (total[(better + tied).clamp(max=last)] - total[better.clamp(max=last)]) / tied
+
+
+def user_metrics(scorer: Scorer, examples: Examples, batch_size: int = 1024) -> pd.DataFrame:
+    """METRICS for every example, one row each, ranking the full catalogue with no seen-item filter."""
+    rows = []
+    for batch in examples.batches(batch_size):
+        scores = scorer(batch.history)
+        better, tied = rank_of(scores, batch.target.to(scores.device))
+        columns = {}
+        for k in (10, 20):
+            columns[f"HR@{k}"] = hit_rate(better, tied, k)
+            columns[f"NDCG@{k}"] = ndcg(better, tied, k)
+        columns["MRR"] = mrr(better, tied, scores.shape[1])
+        rows.append(pd.DataFrame({name: value.cpu().numpy() for name, value in columns.items()}))
+    return pd.concat(rows, ignore_index=True)
+
+
+def evaluate(scorer: Scorer, examples: Examples, batch_size: int = 1024) -> dict[str, float]:
+    """Mean of METRICS over all examples, every one counted."""
+    means = user_metrics(scorer, examples, batch_size).mean()
+    return {name: float(means[name]) for name in METRICS}
+
+
+def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k best items of each row: (values (B, k), item indices (B, k)).
+
+    Raises ValueError if k is not between 1 and the catalogue's size.
+    """
+    if not 1 <= k <= scores.shape[1]:
+        raise ValueError(f"k is {k}, but the catalogue holds {scores.shape[1]} items; give a k from 1 to that.")
+    return scores.topk(k, dim=1)

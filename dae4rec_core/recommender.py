@@ -1,0 +1,162 @@
+"""A trained model in use: generate e^0, score the catalogue, recommend, save and load."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dae4rec_core.compensator import Compensator
+from dae4rec_core.config import Config, choose_device
+from dae4rec_core.data import pad_histories
+from dae4rec_core.model import DAE4Rec
+from dae4rec_core.ranking import Scorer, top_k
+from dae4rec_core.sampling import choose_tau, markov_chain, skip_step
+
+FORMAT = 1
+
+
+class Recommender:
+    """A model, its compensators by S, the original item ids, and Z* for those who want to look at it."""
+
+    def __init__(self, model: DAE4Rec, item_ids, z_star: Tensor | None = None):
+        self.model = model
+        self.item_ids = np.asarray(item_ids, dtype=object)
+        self.z_star = z_star
+        self.compensators: dict[int, Compensator] = {}
+
+    @torch.no_grad()
+    def generate(
+        self, history: Tensor, steps: int | None = None, compensate: bool = True, x_T: Tensor | None = None,
+        generator: torch.Generator | None = None, on_step=None,
+    ) -> Tensor:
+        """Sample e^0 by Eq. 15 in S = steps jumps, with c_phi as the last one or without: (B, L) -> (B, d).
+
+        x_T: (B, d) the first noise; drawn from `generator` when absent. on_step: see `skip_step`.
+        Raises ValueError when S is not in 1..T or has no trained compensator.
+        """
+        model = self.model.eval()
+        steps = model.config.sampling_steps if steps is None else steps
+        tau = choose_tau(model.config.timesteps, steps)
+        if compensate and steps not in self.compensators:
+            trained = ", ".join(map(str, sorted(self.compensators))) or "no S"
+            raise ValueError(
+                f"No compensator was trained for S = {steps} (there is one for {trained}); "
+                "choose such an S, train one with train_compensator, or give compensate=False."
+            )
+        h = model.condition(history.to(model.device))
+        if x_T is None:
+            x_T = torch.randn(h.shape, generator=generator)
+        e_tau1, e0 = skip_step(model.denoiser, x_T.to(h), h, model.alpha_bar, tau, on_step=on_step)
+        return self.compensators[steps].eval()(e_tau1, h) if compensate else e0
+
+    def scorer(self, steps: int | None = None, compensate: bool = True, seed: int = 0) -> Scorer:
+        """A function from histories (B, L) to scores (B, |V|), with its own noise, started from `seed`."""
+        generator = torch.Generator().manual_seed(seed)
+        return lambda history: self.model.scores(
+            self.generate(history, steps, compensate, generator=generator)
+        ).detach()
+
+    def markov_scorer(self, seed: int = 0) -> Scorer:
+        """The same for the Markov chain of Eq. 3, all T steps: the paper's benchmark -BM."""
+        generator = torch.Generator().manual_seed(seed)
+
+        @torch.no_grad()
+        def score(history: Tensor) -> Tensor:
+            model = self.model.eval()
+            h = model.condition(history.to(model.device))
+            x_T = torch.randn(h.shape, generator=generator).to(h)
+            return model.scores(markov_chain(model.denoiser, x_T, h, model.alpha_bar, generator))
+
+        return score
+
+    def recommend(
+        self, history: list, k: int = 10, steps: int | None = None, compensate: bool = True,
+        exclude_seen: bool = False, seed: int = 0,
+    ) -> pd.DataFrame:
+        """The k best next items for a history of original item ids, oldest first; the user need not be known.
+
+        Returns a table with columns item_id and score, best first; the same seed gives the same list.
+        Raises ValueError for an empty history, an item that the catalogue lacks, or a k or S out of range.
+        """
+        known = {str(item): index for index, item in enumerate(self.item_ids)}
+        if len(history) == 0:
+            raise ValueError("The history is empty; give at least one item id.")
+        for place, item in enumerate(history):
+            if str(item) not in known:
+                raise ValueError(
+                    f"Item {str(item)!r} (place {place + 1} of the history) is not in this checkpoint's catalogue of "
+                    f"{len(self.item_ids)} items, which look like {self.item_ids[0]!r}; remove it or train again."
+                )
+        indices = [known[str(item)] for item in history]
+        rows = pad_histories([indices], self.model.config.max_len)
+        scores = self.scorer(steps, compensate, seed)(rows).cpu()
+        room = len(self.item_ids) - (len(set(indices)) if exclude_seen else 0)
+        if k > room:
+            raise ValueError(f"k is {k}, but only {room} items can be recommended here; give a k from 1 to that.")
+        if exclude_seen:
+            scores[0, indices] = -torch.inf
+        values, items = top_k(scores, k)
+        return pd.DataFrame({"item_id": self.item_ids[items[0].numpy()], "score": values[0].numpy()})
+
+    def save(self, folder: str | Path, **facts) -> None:
+        """Write weights.safetensors and recommender.json; `facts` (JSON values) are kept beside the configuration."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for steps, compensator in self.compensators.items():
+            tensors |= {f"compensator.{steps}.{name}": v for name, v in compensator.state_dict().items()}
+        if self.z_star is not None:
+            tensors["z_star"] = self.z_star
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, folder / "weights.safetensors")
+        text = {
+            "format": FORMAT,
+            "config": self.model.config.to_dict(),
+            "compensators": sorted(self.compensators),
+            "facts": facts,
+            "item_ids": [str(item) for item in self.item_ids],
+        }
+        (folder / "recommender.json").write_text(json.dumps(text, indent=1, ensure_ascii=False) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "auto") -> "Recommender":
+        """Read what `save` wrote. Raises FileNotFoundError or ValueError with one sentence."""
+        folder = Path(folder)
+        for name in ("recommender.json", "weights.safetensors"):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(
+                    f"There is no checkpoint in {folder} ({name} is missing); make one with "
+                    f"`python -m dae4rec_core fit --out {folder}`."
+                )
+        try:
+            text = json.loads((folder / "recommender.json").read_text())
+            tensors = load_file(folder / "weights.safetensors")
+        except (json.JSONDecodeError, SafetensorError) as error:
+            raise ValueError(f"The checkpoint in {folder} is damaged ({error}); copy it again or train anew.") from None
+        broken = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
+        if broken:
+            raise ValueError(
+                f"The checkpoint in {folder} holds NaN or infinity in {', '.join(broken)}; train anew with a lower lr."
+            )
+        config = Config.from_dict(text["config"])
+        device = choose_device(device)
+        model = DAE4Rec(len(text["item_ids"]), config).to(device)
+        recommender = cls(model, text["item_ids"], tensors["z_star"].to(device) if "z_star" in tensors else None)
+        for steps in text["compensators"]:
+            recommender.compensators[steps] = Compensator(config.dim, config.hidden, config.dropout).to(device)
+        modules = {"model.": model} | {f"compensator.{s}.": c for s, c in recommender.compensators.items()}
+        for prefix, module in modules.items():
+            part = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            try:
+                module.load_state_dict(part)
+            except RuntimeError as error:
+                raise ValueError(
+                    f"The checkpoint in {folder} does not fit its own configuration ({str(error).splitlines()[0]}); "
+                    "copy both of its files from the same run."
+                ) from None
+            module.eval()
+        return recommender
