@@ -11,7 +11,7 @@ from dae4rec_core.artifacts import ARTIFACTS, make_artifacts
 from dae4rec_core.baselines import baselines
 from dae4rec_core.config import Config
 from dae4rec_core.data import make_examples, prepare
-from dae4rec_core.evaluation import baseline_rows, model_rows, summary, sweep, tidy
+from dae4rec_core.evaluation import baseline_rows, ceiling_rows, model_rows, summary, sweep, tidy
 from dae4rec_core.events import ProgressBar
 from dae4rec_core.ranking import METRICS
 from dae4rec_core.recommender import Recommender
@@ -109,7 +109,7 @@ def run(options) -> None:
     print(describe(dataset, split))
     recommender = fit(dataset, split, config, options.device, [ProgressBar()])
     recommender.save(options.out, data=dataset.name)
-    rows = list(baseline_rows(dataset, split, config))
+    rows = [*baseline_rows(dataset, split, config), *ceiling_rows(options.data, dataset, split)]
     rows += model_rows(recommender, dataset, split, [config.sampling_steps], callbacks=[ProgressBar()])
     print(f"\nTest: every user's held-out last item, ranked among all {dataset.n_items} items, none filtered\n")
     print(table_text(tidy(rows, dataset.name)))

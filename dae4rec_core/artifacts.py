@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from dae4rec_core.config import Config, choose_device
 from dae4rec_core.data import prepare
-from dae4rec_core.evaluation import baseline_rows, model_rows, tidy
+from dae4rec_core.evaluation import baseline_rows, ceiling_rows, model_rows, tidy
 from dae4rec_core.events import Event, History
 from dae4rec_core.gae import pretrain_gae
 from dae4rec_core.graph import training_graph
@@ -55,7 +55,7 @@ def make_artifacts(
     losses = {name: h.frame("gae")["loss per pair"] for name, h in history.items()}
     pd.DataFrame(losses).to_csv(folder / "gae_loss.csv", float_format="%.6f")
 
-    baseline = list(baseline_rows(dataset, split, config))
+    baseline = [*baseline_rows(dataset, split, config), *ceiling_rows(data, dataset, split)]
     steps_rows, delta_rows, curves, embeddings = list(baseline), list(baseline), [], {}
     steps = sampling_steps(config.timesteps)
     for delta in DELTAS:
@@ -63,7 +63,7 @@ def make_artifacts(
             one = config.replace(delta=delta, seed=seed)
             log = History()
             recommender = fit(dataset, split, one, device, [log, *callbacks])
-            curves.append(log.frame("diffusion").reset_index().assign(delta=delta, seed=seed))
+            curves.append(log.frame("diffusion").rename_axis("epoch").reset_index().assign(delta=delta, seed=seed))
             delta_rows += model_rows(recommender, dataset, split, [min(10, config.timesteps)])
             if seed == SEEDS[0]:
                 embeddings[f"{delta:g}"] = recommender.model.embedding.weight.detach().cpu().half()

@@ -40,7 +40,7 @@ class Config:
     init_std: float = option(0.1, "of E; N(0, 1) would saturate the sigmoid of Eq. 10")
 
     # graph auto-encoder, Eq. 7-9
-    gae_steps: int = option(300, "gradient steps of pretraining")
+    gae_steps: int = option(1000, "gradient steps of pretraining")
     gae_lr: float = option(0.01, "learning rate of the graph auto-encoder")
     pos_weight: float = option(0.0, "weight of the edges in Eq. 9: 1 = to the letter, 0 = zeros / ones (Kipf)")
 
@@ -55,11 +55,11 @@ class Config:
 
     # optimisation: our choice
     pair_rows: int = option(256, "rows of the |V| x |V| losses drawn per step (unbiased); 0 = all of them")
-    lr: float = option(1e-3, "learning rate of everything but E")
-    lr_embedding: float = option(1e-3, "learning rate of E")
+    lr: float = option(3e-3, "learning rate of everything but E")
+    lr_embedding: float = option(3e-3, "learning rate of E")
     batch_size: int = option(512, "next-item examples in a step")
-    epochs: int = option(30, "passes over the training examples, at most")
-    patience: int = option(4, "epochs without a better validation NDCG@10 before training stops")
+    epochs: int = option(20, "passes over the training examples, at most")
+    patience: int = option(3, "epochs without a better validation NDCG@10 before training stops")
     compensator_epochs: int = option(10, "passes over the sampled e^{tau_1} when the compensator is trained")
     seed: int = option(0, "of every random number")
 

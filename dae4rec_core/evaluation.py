@@ -2,15 +2,19 @@
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import torch
 
 from dae4rec_core.baselines import baselines
 from dae4rec_core.config import Config
 from dae4rec_core.data import Dataset, Split, make_examples
 from dae4rec_core.events import Event
-from dae4rec_core.ranking import evaluate
+from dae4rec_core.ranking import evaluate, metric_table
 from dae4rec_core.recommender import Recommender
+from dae4rec_core.town import load_town_law, town_ceiling
 from dae4rec_core.training import fit, train_compensator, validation_sample
 
 
@@ -20,6 +24,32 @@ def baseline_rows(dataset: Dataset, split: Split, config: Config) -> Iterator[di
         examples = make_examples(dataset, targets, config.max_len)
         for name, scorer in baselines(dataset, split).items():
             yield {"part": part, "method": name, **evaluate(scorer, examples)}
+
+
+def ceiling_rows(data: str | Path, dataset: Dataset, split: Split) -> Iterator[dict]:
+    """The best that anyone could do, where the law behind the data is known (a town folder); nothing elsewhere.
+
+    Two rows a part: ranking by the true next-venue law given the user's latent taste, home and habit, and given the
+    history alone. Both know the hour of the last visit, which DAE4Rec does not, so they are a little generous.
+    """
+    if not (Path(data) / "town.json").is_file():
+        return
+    law, users = load_town_law(data), pd.read_csv(Path(data) / "users.csv.gz")
+    owner = np.repeat(np.arange(dataset.n_users), np.diff(dataset.offsets))
+    for part, targets in (("validation", split.validation), ("test", split.test)):
+        end = np.zeros(dataset.n_users, dtype=int)
+        end[owner[targets]] = targets + 1
+        seen = np.arange(len(dataset.items)) < end[owner]  # everything up to the answer itself
+        visits = pd.DataFrame({
+            "user_id": dataset.user_ids[owner[seen]], "item_id": dataset.item_ids[dataset.items[seen]],
+            "timestamp": dataset.timestamps[seen],
+        })
+        tables = {"the law, given latents": [], "the law, given history": []}
+        for _, target, *laws in town_ceiling(law, users, visits):
+            for table, scores in zip(tables.values(), laws, strict=True):
+                table.append(metric_table(torch.from_numpy(scores), torch.from_numpy(target)))
+        for name, found in tables.items():
+            yield {"part": part, "method": name, **pd.concat(found).mean().to_dict()}
 
 
 def model_rows(

@@ -18,8 +18,8 @@ class GAE(nn.Module):
         super().__init__()
         self.w0 = nn.Parameter(torch.empty(n_items, hidden))
         self.w1 = nn.Parameter(torch.empty(hidden, dim))
-        nn.init.xavier_uniform_(self.w0)
-        nn.init.xavier_uniform_(self.w1)
+        nn.init.normal_(self.w0)  # averaging over neighbours shrinks it; a small start wastes hundreds of steps
+        nn.init.normal_(self.w1, std=0.1)
 
     def encode(self, a_norm: Tensor) -> Tensor:
         """a_norm: (|V|, |V|) sparse D^-1/2 A D^-1/2. Returns Z (|V|, d)."""

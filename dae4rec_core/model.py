@@ -73,7 +73,7 @@ class Denoiser(nn.Module):
 
     def forward(self, noisy: Tensor, t: Tensor, h: Tensor) -> Tensor:
         """noisy: (B, d) e^t; t: (B,) or (1,) steps in 1..T; h: (B, d). Returns the predicted e^0 (B, d)."""
-        time = self.from_time(time_embedding(t, self.dim))
+        time = self.from_time(time_embedding(t, self.dim).to(self.from_time.weight.dtype))
         return self.shortcut(h) + self.out(self.from_noisy(noisy) + time + self.from_condition(h))
 
 

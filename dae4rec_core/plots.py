@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from IPython.display import Image, display
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from dae4rec_core.data import Dataset
 from dae4rec_core.graph import ItemGraph
@@ -90,7 +91,8 @@ def item_map(dataset: Dataset) -> Figure:
         raise ValueError(f"{dataset.name} has no columns x, y or lon, lat; add them to items.csv to draw a map.")
     figure, (axis,) = panels(width=6.5, height=4.6)
     scatter_groups(axis, place, *item_groups(dataset), size=16)
-    axis.set(title=f"{dataset.name}: {dataset.n_items:,} items on the map", aspect="equal", xticks=[], yticks=[])
+    axis.set(title=f"{dataset.name}: {dataset.n_items:,} items on the map", aspect="equal")
+    axis.axis("off")
     return figure
 
 
@@ -100,6 +102,9 @@ def degree_figure(graph: ItemGraph) -> Figure:
     values, counts = np.unique(degree[degree > 0], return_counts=True)
     figure, (axis,) = panels()
     axis.loglog(values, counts, "o", markersize=4)
+    for one in (axis.xaxis, axis.yaxis):
+        one.set_major_formatter(ScalarFormatter())
+        one.set_minor_formatter(NullFormatter())
     axis.set(xlabel="degree (different neighbours in the graph)", ylabel="items", title="Degrees of the item graph")
     return figure
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dae4rec_core.data import Examples
 
-# scorer(history (B, L), first row number) -> scores (B, |V|)
+# history (B, L) -> scores (B, |V|)
 Scorer = Callable[[Tensor], Tensor]
 METRICS = ("HR@10", "NDCG@10", "HR@20", "NDCG@20", "MRR")
 
@@ -53,19 +53,24 @@ def _expected(gain: Tensor, better: Tensor, tied: Tensor) -> Tensor:
     return (total[(better + tied).clamp(max=last)] - total[better.clamp(max=last)]) / tied
 
 
+def metric_table(scores: Tensor, target: Tensor) -> pd.DataFrame:
+    """METRICS of each row, expected over ties. scores: (B, |V|); target: (B,)."""
+    better, tied = rank_of(scores, target)
+    columns = {}
+    for k in (10, 20):
+        columns[f"HR@{k}"] = hit_rate(better, tied, k)
+        columns[f"NDCG@{k}"] = ndcg(better, tied, k)
+    columns["MRR"] = mrr(better, tied, scores.shape[1])
+    return pd.DataFrame({name: value.cpu().numpy() for name, value in columns.items()})
+
+
 def user_metrics(scorer: Scorer, examples: Examples, batch_size: int = 1024) -> pd.DataFrame:
     """METRICS for every example, one row each, ranking the full catalogue with no seen-item filter."""
-    rows = []
+    tables = []
     for batch in examples.batches(batch_size):
         scores = scorer(batch.history)
-        better, tied = rank_of(scores, batch.target.to(scores.device))
-        columns = {}
-        for k in (10, 20):
-            columns[f"HR@{k}"] = hit_rate(better, tied, k)
-            columns[f"NDCG@{k}"] = ndcg(better, tied, k)
-        columns["MRR"] = mrr(better, tied, scores.shape[1])
-        rows.append(pd.DataFrame({name: value.cpu().numpy() for name, value in columns.items()}))
-    return pd.concat(rows, ignore_index=True)
+        tables.append(metric_table(scores, batch.target.to(scores.device)))
+    return pd.concat(tables, ignore_index=True)
 
 
 def evaluate(scorer: Scorer, examples: Examples, batch_size: int = 1024) -> dict[str, float]:

@@ -1,0 +1,41 @@
+# make lab and make test set everything up by themselves; `make` alone lists all targets.
+DATA ?= data/town
+ARGS ?=
+BIN := .venv/bin
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+
+.PHONY: help lab test run artifacts notebooks town
+help:
+	@echo "make lab        install into .venv and open JupyterLab on the first notebook"
+	@echo "make test       install into .venv and run unit tests and strict nbval over every notebook"
+	@echo "make run        train from nothing to a results table; DATA=path for your own data, ARGS='--epochs 5' for options"
+	@echo "make artifacts  make the checkpoint and sweeps that the notebooks load (DATA=path for your own)"
+	@echo "make notebooks  re-execute the notebooks in place"
+	@echo "make town       write the bundled data again"
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; give one with PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Making .venv and installing the pinned packages (a few minutes the first time)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[lab,test]" -c constraints.txt
+	@touch $@
+
+lab: .venv/installed
+	@echo "Opening JupyterLab on notebooks/00_start_here.ipynb"
+	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+test: .venv/installed
+	@echo "Running unit tests and every notebook, comparing all outputs"
+	$(BIN)/python -m pytest --nbval --cov=dae4rec_core --cov-report=term-missing:skip-covered --cov-fail-under=95 --durations=10
+
+run: .venv/installed
+	$(BIN)/python -m dae4rec_core run --data $(DATA) $(ARGS)
+
+artifacts: .venv/installed
+	$(BIN)/python -m dae4rec_core artifacts --data $(DATA) $(ARGS)
+
+notebooks: .venv/installed
+	$(BIN)/python notebooks/build.py
+
+town: .venv/installed
+	$(BIN)/python -m dae4rec_core town --seed 7 --out data/town

@@ -1,0 +1,114 @@
+"""Execute notebooks in place, so that an unchanged rebuild is byte-identical and a change shows a diff one can review.
+
+    python notebooks/build.py                              all of notebooks/*.ipynb, in order
+    python notebooks/build.py notebooks/01_*.ipynb         some of them
+    python notebooks/build.py drafts/01_interaction_graph.py   a py:percent text becomes notebooks/<same name>.ipynb
+
+What would differ between two runs is made the same: cell ids follow the cell's place, widget ids their first appearance,
+no timing is recorded, keys are sorted. A notebook that fails is left as it was. To edit one as text, use
+`jupytext --to py:percent`.
+"""
+
+import json
+import re
+import sys
+import time
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+FOLDER = Path(__file__).parent
+WIDGETS = "application/vnd.jupyter.widget-state+json"
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def execute(source: Path) -> dict:
+    """Run a notebook or py:percent file in the notebooks' folder; returns the notebook as plain JSON data."""
+    notebook = jupytext.read(source)
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"{source.stem}-{number:03d}"
+        cell["metadata"] = {"tags": cell["metadata"]["tags"]} if cell["metadata"].get("tags") else {}
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    client = NotebookClient(
+        notebook, timeout=600, kernel_name="python3", record_timing=False, resources={"metadata": {"path": str(FOLDER)}}
+    )
+    client.execute()
+    notebook.metadata["language_info"] = {"name": "python"}  # no patch version of Python in the diff
+    return json.loads(nbformat.writes(notebook))
+
+
+def drop_progress_bars(notebook: dict) -> None:
+    """Remove the bars' outputs and state: they hold times, so no two runs agree on them."""
+    state = notebook["metadata"].get("widgets", {}).get(WIDGETS, {}).get("state", {})
+
+    def is_bar(model_id: str) -> bool:
+        text = json.dumps([state[child.removeprefix("IPY_MODEL_")] for child in
+                           state.get(model_id, {}).get("state", {}).get("children", [])])
+        return "FloatProgressModel" in text
+
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            cell["outputs"] = [
+                o for o in cell["outputs"] if not is_bar(o.get("data", {}).get(VIEW, {}).get("model_id", ""))
+            ]
+    shown = [o["data"][VIEW]["model_id"] for c in notebook["cells"] for o in c.get("outputs", []) if VIEW in o.get("data", {})]
+    kept = reachable(state, shown)
+    for model_id in set(state) - set(kept):
+        del state[model_id]
+    if not state:
+        notebook["metadata"].pop("widgets", None)
+
+
+def reachable(state: dict, shown: list[str]) -> list[str]:
+    """Widget ids in the order in which the shown ones refer to them; links (which refer to others) come last."""
+    found: list[str] = []
+
+    def walk(model_id: str) -> None:
+        if model_id in state and model_id not in found:
+            found.append(model_id)
+            for other in re.findall(r"IPY_MODEL_([0-9a-f]{32})", json.dumps(state[model_id])):
+                walk(other)
+
+    for model_id in shown:
+        walk(model_id)
+    links = [m for m in state if "LinkModel" in state[m]["model_name"]]
+    order = {m: re.findall(r"IPY_MODEL_([0-9a-f]{32})", json.dumps(state[m]["state"])) for m in links}
+    for link in sorted((m for m in links if set(order[m]) <= set(found)), key=lambda m: [found.index(o) for o in order[m]]):
+        walk(link)
+    return found
+
+
+def normalise(notebook: dict) -> str:
+    """The notebook's text with stable widget ids and sorted keys."""
+    drop_progress_bars(notebook)
+    state = notebook["metadata"].get("widgets", {}).get(WIDGETS, {}).get("state", {})
+    shown = [o["data"][VIEW]["model_id"] for c in notebook["cells"] for o in c.get("outputs", []) if VIEW in o.get("data", {})]
+    text = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True)
+    for number, model_id in enumerate(reachable(state, shown)):
+        text = text.replace(model_id, f"{number:032x}")
+    return json.dumps(json.loads(text), indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def main(arguments: list[str]) -> int:
+    sources = [Path(name) for name in arguments] or sorted(FOLDER.glob("*.ipynb"))
+    for source in sources:
+        start = time.perf_counter()
+        try:
+            text = normalise(execute(source))
+        except CellExecutionError as error:
+            print(f"{source.name} stopped, its file is unchanged: {error.ename}: {error.evalue}\n{error}", file=sys.stderr)
+            return 1
+        (FOLDER / f"{source.stem}.ipynb").write_text(text)
+        print(f"{source.stem}: {time.perf_counter() - start:.0f} s", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

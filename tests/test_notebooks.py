@@ -1,0 +1,95 @@
+"""What every notebook must be: executed in order, free of errors, described in words, with exercises that check."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from dae4rec_core import exercises
+
+FOLDER = Path(__file__).parent.parent / "notebooks"
+NAMES = [
+    "00_start_here", "01_interaction_graph", "02_graph_autoencoder",
+    "03_diffusion_training", "04_skip_step_sampling", "05_compensator",
+]
+PRELUDE = "import math, torch, numpy as np, pandas as pd, networkx as nx\n"
+
+
+@pytest.fixture(params=sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
+def notebook(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def code_cells(notebook):
+    return [c for c in notebook.cells if c.cell_type == "code" and c.source.strip()]
+
+
+def test_the_series_is_complete():
+    assert set(NAMES) <= {path.stem for path in FOLDER.glob("*.ipynb")}
+
+
+def test_valid_and_executed_in_order_from_a_fresh_kernel(notebook):
+    nbformat.validate(notebook)
+    counts = [c.execution_count for c in code_cells(notebook)]
+    assert counts == list(range(1, len(counts) + 1))
+    assert any(c.outputs for c in code_cells(notebook))
+
+
+def test_no_cell_ends_in_an_error(notebook):
+    assert not [o for c in code_cells(notebook) for o in c.outputs if o.output_type == "error"]
+
+
+def test_every_picture_has_a_text(notebook):
+    for cell in code_cells(notebook):
+        for output in cell.outputs:
+            if "image/png" in output.get("data", {}):
+                assert len(output.metadata["image/png"]["alt"]) > 20, cell.source
+    prose = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+    assert not re.search(r"!\[\s*\]\(", prose)
+
+
+def test_cells_are_short_and_widgets_keep_their_state(notebook):
+    assert max(len(c.source.splitlines()) for c in code_cells(notebook)) < 35
+    if "widgets" in notebook.metadata:
+        assert notebook.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"]
+
+
+def test_links_between_notebooks_exist(notebook):
+    prose = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+    for target in re.findall(r"\]\(([\w./-]+\.ipynb)\)", prose):
+        assert (FOLDER / target).is_file(), target
+
+
+def exercises_of(notebook):
+    """(stub source, checker name, function name, solution source) of each exercise."""
+    cells = list(notebook.cells)
+    for n, cell in enumerate(cells):
+        if "exercise" in cell.metadata.get("tags", []):
+            check = next(c for c in cells[n + 1 :] if "check" in c.metadata.get("tags", []))
+            checker, function = re.search(r"exercises\.(check_\w+)\((\w+)\)", check.source).groups()
+            folded = next(c for c in cells[n + 1 :] if "<summary>Solution</summary>" in c.source)
+            solution = re.search(r"```python\n(.*?)```", folded.source, re.S).group(1)
+            yield cell.source, checker, function, solution
+
+
+def test_exercises_accept_the_solution_and_are_kind_to_the_stub(notebook, capsys):
+    found = list(exercises_of(notebook))
+    assert len(found) >= 2
+    for stub, checker, function, solution in found:
+        check = getattr(exercises, checker)
+        for source, expected in ((stub, False), (solution, True)):
+            space: dict = {}
+            exec(PRELUDE + source, space)
+            assert check(space[function]) is expected, (function, capsys.readouterr().out)
+        assert "Not written yet" in capsys.readouterr().out
+
+
+def test_exercises_refuse_a_wrong_answer(notebook, capsys):
+    for _, checker, function, _ in exercises_of(notebook):
+        def wrong(*arguments):
+            return 42
+
+        wrong.__name__ = function
+        assert getattr(exercises, checker)(wrong) is False
+        assert capsys.readouterr().out.strip()
