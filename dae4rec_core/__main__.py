@@ -8,9 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from dae4rec_core.artifacts import ARTIFACTS, make_artifacts
-from dae4rec_core.baselines import baselines
 from dae4rec_core.config import Config
-from dae4rec_core.data import make_examples, prepare
+from dae4rec_core.data import prepare
 from dae4rec_core.evaluation import baseline_rows, ceiling_rows, model_rows, summary, sweep, tidy
 from dae4rec_core.events import ProgressBar
 from dae4rec_core.ranking import METRICS
@@ -55,12 +54,16 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command("fit", fit_command, "Train and save a checkpoint; started again, it resumes where it stopped.")
     sub.add_argument("--out", default="runs/latest", help="folder for the checkpoint (default: runs/latest)")
 
-    sub = command("evaluate", evaluate_command, "Measure a checkpoint on its validation and test answers.", config=False)
+    sub = command(
+        "evaluate", evaluate_command, "Measure a checkpoint on its validation and test answers.", config=False
+    )
     sub.add_argument("--checkpoint", required=True, help="folder written by fit or run")
     sub.add_argument("-S", type=int, nargs="+", default=None, help="sampling steps to measure (default: as trained)")
     sub.add_argument("--markov", action="store_true", help="also the full Markov chain of T steps")
 
-    sub = command("recommend", recommend_command, "Recommend for a history of items, or for a known user.", config=False)
+    sub = command(
+        "recommend", recommend_command, "Recommend for a history of items, or for a known user.", config=False
+    )
     sub.add_argument("--checkpoint", required=True, help="folder written by fit or run")
     sub.add_argument("--history", nargs="+", help="item ids, oldest first; the user need not be known")
     sub.add_argument("--user", help="a user of --data, instead of --history")
@@ -70,13 +73,16 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=int, default=0, help="of the first noise (default: 0)")
 
     sub = command("sweep", sweep_command, "Baselines and DAE4Rec for every delta, S and seed, as one tidy CSV.")
-    sub.add_argument("--deltas", type=float, nargs="+", default=[0.0, 1.0], help="values of delta (default: 0 1)")
+    sub.add_argument("--deltas", type=float, nargs="+", default=[0.0, 10.0], help="values of delta (default: 0 10)")
     sub.add_argument("-S", type=int, nargs="+", default=[1, 2, 10], help="sampling steps (default: 1 2 10)")
     sub.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds (default: 0 1 2)")
     sub.add_argument("--markov", action="store_true", help="also the full Markov chain of T steps")
+    sub.add_argument("--parts", nargs="+", default=["test"], choices=["validation", "test"], help="(default: test)")
     sub.add_argument("--out", default="runs/sweep.csv", help="where the table goes (default: runs/sweep.csv)")
 
-    sub = command("artifacts", artifacts_command, "Make the checkpoint and sweeps that the notebooks load.", config=False)
+    sub = command(
+        "artifacts", artifacts_command, "Make the checkpoint and sweeps that the notebooks load.", config=False
+    )
     sub.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
     sub.add_argument("--out", default=str(ARTIFACTS), help=f"parent folder (default: {ARTIFACTS})")
 
@@ -94,8 +100,12 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     for field in dataclasses.fields(Config):
         kind = field.type if field.type is not bool else lambda text: text.lower() in ("1", "true", "yes")
         group.add_argument(
-            f"--{field.name.replace('_', '-')}", type=kind, default=field.default, dest=field.name,
-            metavar=field.type.__name__.upper(), help=f"{field.metadata['help']} (default: {field.default})".replace("%", "%%"),
+            f"--{field.name.replace('_', '-')}",
+            type=kind,
+            default=field.default,
+            dest=field.name,
+            metavar=field.type.__name__.upper(),
+            help=f"{field.metadata['help']} (default: {field.default})".replace("%", "%%"),
         )
 
 
@@ -168,8 +178,17 @@ def sweep_command(options) -> None:
     out = Path(options.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     table = sweep(
-        dataset, split, config, options.deltas, options.S, options.seeds, options.device, markov=options.markov,
-        callbacks=[ProgressBar()], on_rows=lambda rows: rows.to_csv(out, index=False),
+        dataset,
+        split,
+        config,
+        options.deltas,
+        options.S,
+        options.seeds,
+        options.device,
+        options.parts,
+        options.markov,
+        callbacks=[ProgressBar()],
+        on_rows=lambda rows: rows.to_csv(out, index=False),
     )
     print(summary(table).to_string(index=False, float_format="%.4f"))
     print(f"Table written to {out}.")

@@ -40,7 +40,7 @@ class Config:
     init_std: float = option(0.1, "of E; N(0, 1) would saturate the sigmoid of Eq. 10")
 
     # graph auto-encoder, Eq. 7-9
-    gae_steps: int = option(1000, "gradient steps of pretraining")
+    gae_steps: int = option(2000, "gradient steps of pretraining")
     gae_lr: float = option(0.01, "learning rate of the graph auto-encoder")
     pos_weight: float = option(0.0, "weight of the edges in Eq. 9: 1 = to the letter, 0 = zeros / ones (Kipf)")
 
@@ -50,12 +50,12 @@ class Config:
     lambda_t: str = option("uniform", "uniform | paper | min_snr")
 
     # AIME, Eq. 10-11. L_AIME is a sum over j and a mean over i: delta only means something with that
-    delta: float = option(1.0, "weight of L_AIME beside L_Diff")
+    delta: float = option(10.0, "weight of L_AIME beside L_Diff")
     aime_target: str = option("gae", "'gae': Z*; 'graph': the adjacency itself (the paper's -C_ground)")
 
     # optimisation: our choice
     pair_rows: int = option(256, "rows of the |V| x |V| losses drawn per step (unbiased); 0 = all of them")
-    lr: float = option(3e-3, "learning rate of everything but E")
+    lr: float = option(1e-3, "learning rate of everything but E")
     lr_embedding: float = option(3e-3, "learning rate of E")
     batch_size: int = option(512, "next-item examples in a step")
     epochs: int = option(20, "passes over the training examples, at most")
@@ -76,9 +76,7 @@ class Config:
             ("aime_target", AIME_TARGETS),
         ):
             if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"Config.{name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}."
-                )
+                raise ValueError(f"Config.{name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}.")
         for name in ("k_core", "max_len", "dim", "hidden", "gae_steps", "timesteps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Config.{name} is {getattr(self, name)}; give at least 1.")
@@ -110,9 +108,7 @@ class Config:
         known = {f.name for f in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise ValueError(
-                f"Config has no field {', '.join(unknown)}; its fields are {', '.join(sorted(known))}."
-            )
+            raise ValueError(f"Config has no field {', '.join(unknown)}; its fields are {', '.join(sorted(known))}.")
         return cls(**values)
 
 

@@ -200,7 +200,8 @@ def filter_interactions(frame: pd.DataFrame, k_core: int = 5, repeats: str = "ke
         frame = frame[enough]
     if frame.empty:
         raise ValueError(
-            f"No interactions are left after the {k_core}-core filter (repeats={repeats}); lower k_core or give more data."
+            f"No interactions are left after the {k_core}-core filter (repeats={repeats}); "
+            "lower k_core or give more data."
         )
     return frame.reset_index(drop=True)
 
@@ -265,8 +266,7 @@ def global_time(dataset: Dataset, validation_share: float = 0.1, test_share: flo
 
     ends = [count_before(first_cut), count_before(second_cut), dataset.offsets[1:]]
     answers = [
-        start[(start < stop) & (start > dataset.offsets[:-1])]
-        for start, stop in zip(ends[:-1], ends[1:], strict=True)
+        start[(start < stop) & (start > dataset.offsets[:-1])] for start, stop in zip(ends[:-1], ends[1:], strict=True)
     ]
     if min(map(len, answers)) == 0:
         raise ValueError(

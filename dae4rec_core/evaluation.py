@@ -9,9 +9,11 @@ import pandas as pd
 import torch
 
 from dae4rec_core.baselines import baselines
-from dae4rec_core.config import Config
+from dae4rec_core.config import Config, choose_device
 from dae4rec_core.data import Dataset, Split, make_examples
 from dae4rec_core.events import Event
+from dae4rec_core.gae import pretrain_gae
+from dae4rec_core.graph import training_graph
 from dae4rec_core.ranking import evaluate, metric_table
 from dae4rec_core.recommender import Recommender
 from dae4rec_core.town import load_town_law, town_ceiling
@@ -40,10 +42,13 @@ def ceiling_rows(data: str | Path, dataset: Dataset, split: Split) -> Iterator[d
         end = np.zeros(dataset.n_users, dtype=int)
         end[owner[targets]] = targets + 1
         seen = np.arange(len(dataset.items)) < end[owner]  # everything up to the answer itself
-        visits = pd.DataFrame({
-            "user_id": dataset.user_ids[owner[seen]], "item_id": dataset.item_ids[dataset.items[seen]],
-            "timestamp": dataset.timestamps[seen],
-        })
+        visits = pd.DataFrame(
+            {
+                "user_id": dataset.user_ids[owner[seen]],
+                "item_id": dataset.item_ids[dataset.items[seen]],
+                "timestamp": dataset.timestamps[seen],
+            }
+        )
         tables = {"the law, given latents": [], "the law, given history": []}
         for _, target, *laws in town_ceiling(law, users, visits):
             for table, scores in zip(tables.values(), laws, strict=True):
@@ -53,8 +58,13 @@ def ceiling_rows(data: str | Path, dataset: Dataset, split: Split) -> Iterator[d
 
 
 def model_rows(
-    recommender: Recommender, dataset: Dataset, split: Split, steps: list[int], parts=("validation", "test"),
-    markov: bool = False, callbacks: list[Callable[[Event], None]] = (),
+    recommender: Recommender,
+    dataset: Dataset,
+    split: Split,
+    steps: list[int],
+    parts=("validation", "test"),
+    markov: bool = False,
+    callbacks: list[Callable[[Event], None]] = (),
 ) -> Iterator[dict]:
     """Rows for every S without and with its compensator (trained here if the recommender lacks it), and for the Markov
     chain of Eq. 3 on request. `seconds` is the time to sample and rank all users of that part."""
@@ -63,7 +73,9 @@ def model_rows(
     for s in steps:
         if s not in recommender.compensators:
             train_compensator(recommender, train, validation_sample(dataset, split, config), s, callbacks)
-    settings = [(s, compensate) for s in steps for compensate in (False, True)] + ([("markov", False)] if markov else [])
+    settings = [(s, compensate) for s in steps for compensate in (False, True)] + (
+        [("markov", False)] if markov else []
+    )
     for part in parts:
         examples = make_examples(dataset, getattr(split, part), config.max_len)
         for s, compensate in settings:
@@ -71,25 +83,43 @@ def model_rows(
             start = time.perf_counter()
             metrics = evaluate(scorer, examples)
             yield {
-                "part": part, "method": "DAE4Rec", "delta": config.delta, "seed": config.seed, "S": s,
-                "compensator": compensate, **metrics, "seconds": time.perf_counter() - start, "users": len(examples),
+                "part": part,
+                "method": "DAE4Rec",
+                "delta": config.delta,
+                "seed": config.seed,
+                "S": s,
+                "compensator": compensate,
+                **metrics,
+                "seconds": time.perf_counter() - start,
+                "users": len(examples),
             }
 
 
 def sweep(
-    dataset: Dataset, split: Split, config: Config, deltas: list[float], steps: list[int], seeds: list[int],
-    device: str = "auto", parts=("validation", "test"), markov: bool = False,
-    callbacks: list[Callable[[Event], None]] = (), on_rows: Callable[[pd.DataFrame], None] = lambda table: None,
+    dataset: Dataset,
+    split: Split,
+    config: Config,
+    deltas: list[float],
+    steps: list[int],
+    seeds: list[int],
+    device: str = "auto",
+    parts=("validation", "test"),
+    markov: bool = False,
+    callbacks: list[Callable[[Event], None]] = (),
+    on_rows: Callable[[pd.DataFrame], None] = lambda table: None,
 ) -> pd.DataFrame:
-    """Baselines once, then a fit for every (delta, seed), each evaluated at every S: a tidy table, one figure set a row.
+    """Baselines once, then a fit for every (delta, seed), each evaluated at every S: a tidy table.
 
     `on_rows` receives the table so far after each fit, so that a long sweep loses nothing when it is stopped.
     """
     rows = list(baseline_rows(dataset, split, config))
-    for delta in deltas:
-        for seed in seeds:
+    for seed in seeds:
+        z_star = pretrain_gae(
+            training_graph(dataset, split), config.replace(seed=seed), choose_device(device), callbacks
+        )
+        for delta in deltas:
             one = config.replace(delta=delta, seed=seed)
-            recommender = fit(dataset, split, one, device, callbacks)
+            recommender = fit(dataset, split, one, device, callbacks, z_star=z_star)
             rows += model_rows(recommender, dataset, split, steps, parts, markov, callbacks)
             on_rows(tidy(rows, dataset.name))
     return tidy(rows, dataset.name)

@@ -49,7 +49,9 @@ def adjacency(graph: ItemGraph) -> Tensor:
     e = torch.as_tensor(graph.edges, dtype=torch.long)
     loops = torch.arange(graph.n_items)
     index = torch.cat([e.T, e.T.flip(0), torch.stack([loops, loops])], dim=1)  # (2, 2|E| + |V|)
-    return torch.sparse_coo_tensor(index, torch.ones(index.shape[1]), (graph.n_items,) * 2, check_invariants=True).coalesce()
+    return torch.sparse_coo_tensor(
+        index, torch.ones(index.shape[1]), (graph.n_items,) * 2, check_invariants=True
+    ).coalesce()
 
 
 def normalized_adjacency(graph: ItemGraph) -> Tensor:
@@ -58,4 +60,6 @@ def normalized_adjacency(graph: ItemGraph) -> Tensor:
     degree = torch.zeros(graph.n_items).index_add_(0, a.indices()[0], a.values())
     scale = degree.rsqrt()
     row, col = a.indices()
-    return torch.sparse_coo_tensor(a.indices(), scale[row] * a.values() * scale[col], a.shape, check_invariants=True).coalesce()
+    return torch.sparse_coo_tensor(
+        a.indices(), scale[row] * a.values() * scale[col], a.shape, check_invariants=True
+    ).coalesce()

@@ -26,13 +26,15 @@ def gae_loss(z: Tensor, adjacency: Tensor, rows: Tensor, pos_weight: float = 1.0
 
     -1/|V| sum_i sum_j [ w A_ij log s(x_ij) + (1 - A_ij) log(1 - s(x_ij)) ]
 
-    z: (|V|, d). adjacency: (|V|, |V|) sparse, ones on the diagonal. pos_weight: w; 1 is the paper, the ratio of zeros to
+    z: (|V|, d). adjacency: (|V|, |V|) sparse, ones on the diagonal. pos_weight: w; 1 is the paper, zeros over
     ones is Kipf's cure for the collapse. Divide by |V| to read it per pair: log 2 means nothing was learned.
     """
     logits = z[rows] @ z.T  # (m, |V|)
     labels = sparse_rows(adjacency, rows)
     weight = torch.as_tensor(pos_weight, dtype=z.dtype, device=z.device)
-    return F.binary_cross_entropy_with_logits(logits, labels.to(z.dtype), pos_weight=weight, reduction="sum") / len(rows)
+    return F.binary_cross_entropy_with_logits(logits, labels.to(z.dtype), pos_weight=weight, reduction="sum") / len(
+        rows
+    )
 
 
 def aime_loss(e: Tensor, target_rows: Tensor, rows: Tensor) -> Tensor:

@@ -22,9 +22,14 @@ COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 PLAIN, COMPENSATED, CHAIN = COLOURS[5], COLOURS[0], COLOURS[7]
 GREY = "#B8B8B8"
+HEAT = "cividis"
 STYLE = {
-    "figure.dpi": 100, "figure.constrained_layout.use": True, "font.size": 10, "axes.spines.top": False,
-    "axes.spines.right": False, "axes.prop_cycle": plt.cycler(color=COLOURS), "image.cmap": "cividis",
+    "figure.dpi": 100,
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.prop_cycle": plt.cycler(color=COLOURS),
 }
 
 
@@ -59,7 +64,7 @@ def coordinates(dataset: Dataset) -> np.ndarray | None:
 def item_groups(dataset: Dataset, most: int = 8) -> tuple[np.ndarray, list[str]]:
     """A group number for each item and the groups' names: by category, else by area, else all in one.
 
-    Categories beyond the `most - 1` largest are put together as "other"; areas are bands of longitude with equal counts.
+    Categories beyond the `most - 1` largest become "other"; areas are bands of longitude with equal counts.
     """
     column = next((c for c in ("category", "parent_category") if c in dataset.attributes), None)
     if column:
@@ -114,7 +119,9 @@ def graph_figure(graph: nx.Graph, labels: dict, seed: int = 0, highlight=(), tit
     figure, (axis,) = panels(width=6.5, height=4.6)
     place = nx.spring_layout(graph, seed=seed)
     colours = [COLOURS[1] if node in highlight else COLOURS[4] for node in graph]
-    nx.draw_networkx(graph, place, ax=axis, labels=labels, node_color=colours, edge_color=GREY, font_size=8, node_size=260)
+    nx.draw_networkx(
+        graph, place, ax=axis, labels=labels, node_color=colours, edge_color=GREY, font_size=8, node_size=260
+    )
     axis.set_title(title)
     axis.axis("off")
     axis.margins(0.15)
@@ -128,7 +135,9 @@ def heatmaps(matrices: dict[str, np.ndarray], groups: np.ndarray, names: list[st
     middles = borders - np.bincount(groups, minlength=len(names)) / 2
     figure, axes = panels(len(matrices), width=4.2, height=4.0)
     for axis, (title, matrix) in zip(axes, matrices.items(), strict=True):
-        image = axis.imshow(np.asarray(matrix)[np.ix_(order, order)], vmin=limits[0], vmax=limits[1], interpolation="none")
+        image = axis.imshow(
+            np.asarray(matrix)[np.ix_(order, order)], vmin=limits[0], vmax=limits[1], cmap=HEAT, interpolation="none"
+        )
         for border in borders[:-1]:
             axis.axhline(border - 0.5, color="white", linewidth=0.4)
             axis.axvline(border - 0.5, color="white", linewidth=0.4)
@@ -138,11 +147,19 @@ def heatmaps(matrices: dict[str, np.ndarray], groups: np.ndarray, names: list[st
     return figure
 
 
-def lines(series: dict[str, pd.Series], xlabel: str, ylabel: str, title: str = "", log=(), levels: dict | None = None) -> Figure:
+def lines(
+    series: dict[str, pd.Series], xlabel: str, ylabel: str, title: str = "", log=(), levels: dict | None = None
+) -> Figure:
     """Named lines over their index; `log` may hold "x" and "y"; `levels` are named dashed horizontals."""
     figure, (axis,) = panels(width=6.0)
     for n, (name, values) in enumerate(series.items()):
-        axis.plot(values.index, values.to_numpy(), label=name, marker=MARKERS[n % 8] if len(values) < 40 else None, markersize=4)
+        axis.plot(
+            values.index,
+            values.to_numpy(),
+            label=name,
+            marker=MARKERS[n % 8] if len(values) < 40 else None,
+            markersize=4,
+        )
     for n, (name, value) in enumerate((levels or {}).items()):
         axis.axhline(value, color=GREY, linestyle=["--", ":", "-."][n % 3])
         axis.annotate(name, (1, value), xycoords=("axes fraction", "data"), fontsize=7, ha="right", va="bottom")
@@ -166,10 +183,17 @@ def principal_plane(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def trajectory_figure(
-    embeddings: torch.Tensor, groups: np.ndarray, names: list[str], path: torch.Tensor, predictions: torch.Tensor,
-    target: int, at: int, title: str = "", compensated: torch.Tensor | None = None,
+    embeddings: torch.Tensor,
+    groups: np.ndarray,
+    names: list[str],
+    path: torch.Tensor,
+    predictions: torch.Tensor,
+    target: int,
+    at: int,
+    title: str = "",
+    compensated: torch.Tensor | None = None,
 ) -> Figure:
-    """One sampling chain in the principal plane of E: e^t as a black line up to step `at`, predictions of e^0 in orange.
+    """One sampling chain in the principal plane of E: e^t as a black line up to step `at`, its predictions in orange.
 
     embeddings: (|V|, d). path, predictions: (steps, d) in sampling order. target: the true next item, a star.
     """
@@ -187,7 +211,9 @@ def trajectory_figure(
     axis.annotate("f", guessed[at], fontsize=9, color=PLAIN, xytext=(5, -10), textcoords="offset points")
     axis.plot(*plane(embeddings[[target]])[0], marker="*", markersize=15, color=COLOURS[6], markeredgecolor="black")
     if compensated is not None:
-        axis.plot(*plane(compensated.reshape(1, -1))[0], marker="D", markersize=8, color=COMPENSATED, markeredgecolor="black")
+        axis.plot(
+            *plane(compensated.reshape(1, -1))[0], marker="D", markersize=8, color=COMPENSATED, markeredgecolor="black"
+        )
     reach = np.abs(np.concatenate([walked, plane(embeddings)])).max() * 1.1
     axis.set(title=title, xlim=(-reach, reach), ylim=(-reach, reach), xticks=[], yticks=[])
     return figure
@@ -203,14 +229,21 @@ def steps_figure(table: pd.DataFrame, metric: str = "HR@10", part: str = "test",
     model = model.assign(S=model["S"].astype(int), compensator=model["compensator"].astype(str) == "True")
     figure, axes = panels(2, width=4.8, height=3.5)
     for axis, column, scale in ((axes[0], metric, 100), (axes[1], "seconds", 1)):
-        for compensated, colour, name in ((False, PLAIN, "without compensator"), (True, COMPENSATED, "with compensator")):
+        for compensated, colour, name in (
+            (False, PLAIN, "without compensator"),
+            (True, COMPENSATED, "with compensator"),
+        ):
             group = model[model["compensator"] == compensated].groupby("S")[column].agg(["mean", "std"]) * scale
-            axis.errorbar(group.index, group["mean"], group["std"].fillna(0), color=colour, marker="o", capsize=3, label=name)
+            axis.errorbar(
+                group.index, group["mean"], group["std"].fillna(0), color=colour, marker="o", capsize=3, label=name
+            )
         if len(chain):
             axis.axhline(chain[column].mean() * scale, color=CHAIN, linestyle="--", label="Markov chain, T steps")
         if marker is not None:
             axis.axvline(marker, color=COLOURS[1], linewidth=6, alpha=0.3)
-        axis.set(xscale="log", xlabel="S (sampling steps)", ylabel=f"{metric} (%)" if scale == 100 else "seconds, all users")
+        axis.set(
+            xscale="log", xlabel="S (sampling steps)", ylabel=f"{metric} (%)" if scale == 100 else "seconds, all users"
+        )
     axes[1].set_yscale("log")
     axes[0].legend(fontsize=8, frameon=False)
     return figure

@@ -31,8 +31,13 @@ class Recommender:
 
     @torch.no_grad()
     def generate(
-        self, history: Tensor, steps: int | None = None, compensate: bool = True, x_T: Tensor | None = None,
-        generator: torch.Generator | None = None, on_step=None,
+        self,
+        history: Tensor,
+        steps: int | None = None,
+        compensate: bool = True,
+        x_T: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        on_step=None,
     ) -> Tensor:
         """Sample e^0 by Eq. 15 in S = steps jumps, with c_phi as the last one or without: (B, L) -> (B, d).
 
@@ -75,8 +80,13 @@ class Recommender:
         return score
 
     def recommend(
-        self, history: list, k: int = 10, steps: int | None = None, compensate: bool = True,
-        exclude_seen: bool = False, seed: int = 0,
+        self,
+        history: list,
+        k: int = 10,
+        steps: int | None = None,
+        compensate: bool = True,
+        exclude_seen: bool = False,
+        seed: int = 0,
     ) -> pd.DataFrame:
         """The k best next items for a history of original item ids, oldest first; the user need not be known.
 

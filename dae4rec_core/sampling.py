@@ -16,7 +16,7 @@ OnStep = Callable[[int, int, Tensor, Tensor], None]
 def choose_tau(timesteps: int, steps: int) -> list[int]:
     """The subsequence tau_1 < ... < tau_S of 1..T: tau_i = round(i T / S), halves up (our choice: even, ends at T).
 
-    No value repeats, since S <= T makes the distance between neighbours at least 1. S = T gives every step, S = 1 gives [T].
+    No value repeats, since S <= T keeps neighbours at least 1 apart. S = T gives every step, S = 1 gives [T].
     Raises ValueError for S < 1 or S > T.
     """
     if not 1 <= steps <= timesteps:
@@ -43,10 +43,16 @@ def posterior_std(alpha_bar_t: float, alpha_bar_s: float) -> float:
 
 
 def skip_step(
-    denoiser: Predictor, x_T: Tensor, h: Tensor, alpha_bar: Tensor, tau: list[int], eta: float = 0.0,
-    generator: torch.Generator | None = None, on_step: OnStep | None = None,
+    denoiser: Predictor,
+    x_T: Tensor,
+    h: Tensor,
+    alpha_bar: Tensor,
+    tau: list[int],
+    eta: float = 0.0,
+    generator: torch.Generator | None = None,
+    on_step: OnStep | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Skip-step sampling, Eq. 15 (in the paper's q(e^{tau_{i-1}} | e^{tau_{i-1}}, e^0) the condition should read e^{tau_i}).
+    """Skip-step sampling, Eq. 15 (the paper's q(e^{tau_{i-1}} | e^{tau_{i-1}}, e^0) should be conditioned on e^{tau_i}).
 
     x_T: (B, d) first noise, taken as e^{tau_S}; h: (B, d); alpha_bar: (T + 1,) float64; tau: increasing steps.
     eta: rho = eta * posterior_std at every jump; 0 is the paper's deterministic chain, 1 the Markov posterior's width.
@@ -69,8 +75,12 @@ def skip_step(
 
 
 def markov_chain(
-    denoiser: Predictor, x_T: Tensor, h: Tensor, alpha_bar: Tensor,
-    generator: torch.Generator | None = None, on_step: OnStep | None = None,
+    denoiser: Predictor,
+    x_T: Tensor,
+    h: Tensor,
+    alpha_bar: Tensor,
+    generator: torch.Generator | None = None,
+    on_step: OnStep | None = None,
 ) -> Tensor:
     """The full reverse chain of Eq. 3, T steps (the paper's benchmark -BM). Returns e^0 (B, d).
 

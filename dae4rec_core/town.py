@@ -25,31 +25,48 @@ import pandas as pd
 SLOTS = ["morning", "midday", "evening", "night"]  # six hours each, morning begins at 06:00 UTC
 SLOT_SECONDS = 6 * 3600
 FIRST_MORNING = 1_704_088_800  # 2024-01-01 06:00 UTC, in unix seconds
-GAPS = np.array([[0.70, 0.15, 0.05, 0.10],  # GAPS[s, g-1]: the next visit is g slots after s
-                 [0.70, 0.10, 0.15, 0.05],
-                 [0.50, 0.30, 0.15, 0.05],
-                 [0.60, 0.25, 0.10, 0.05]])
+GAPS = np.array(
+    [
+        [0.70, 0.15, 0.05, 0.10],  # GAPS[s, g-1]: the next visit is g slots after s
+        [0.70, 0.10, 0.15, 0.05],
+        [0.50, 0.30, 0.15, 0.05],
+        [0.60, 0.25, 0.10, 0.05],
+    ]
+)
 SKIPPED_DAYS = np.array([0, 0, 0, 0, 0, 0, 1, 2, 3, 5])  # whole days leave the slot as it is
 ETAS = np.array([0.10, 0.25, 0.40])  # returning habit: share of visits that repeat an earlier one
 
-CATEGORIES = ["cafe", "gym", "office", "bar", "museum",
-              "park", "market", "cinema", "restaurant", "library"]
-HOURS = np.array([  # how a category suits a slot; columns are CATEGORIES
-    [6.0, 4.0, 6.0, 0.1, 0.5, 3.0, 3.0, 0.1, 0.3, 1.0],
-    [2.0, 0.5, 4.0, 0.2, 4.0, 3.0, 3.0, 0.3, 5.0, 4.0],
-    [0.5, 4.0, 0.3, 4.0, 0.5, 1.0, 3.0, 4.0, 6.0, 2.0],
-    [0.2, 0.5, 0.1, 9.0, 0.1, 0.3, 0.2, 6.0, 3.0, 0.1],
-])
+CATEGORIES = ["cafe", "gym", "office", "bar", "museum", "park", "market", "cinema", "restaurant", "library"]
+HOURS = np.array(
+    [  # how a category suits a slot; columns are CATEGORIES
+        [6.0, 4.0, 6.0, 0.1, 0.5, 3.0, 3.0, 0.1, 0.3, 1.0],
+        [2.0, 0.5, 4.0, 0.2, 4.0, 3.0, 3.0, 0.3, 5.0, 4.0],
+        [0.5, 4.0, 0.3, 4.0, 0.5, 1.0, 3.0, 4.0, 6.0, 2.0],
+        [0.2, 0.5, 0.1, 9.0, 0.1, 0.3, 0.2, 6.0, 3.0, 0.1],
+    ]
+)
 AFTER = {  # last category -> favoured next ones; others weigh 1
-    "cafe": {"office": 8, "museum": 3}, "gym": {"cafe": 8, "market": 3},
-    "office": {"restaurant": 8, "gym": 3}, "bar": {"cinema": 4, "cafe": 4},
-    "museum": {"park": 8, "cafe": 3}, "park": {"market": 6, "library": 4},
-    "market": {"restaurant": 4, "cinema": 6}, "cinema": {"bar": 8, "gym": 3},
-    "restaurant": {"bar": 4, "library": 6}, "library": {"museum": 6, "office": 4},
+    "cafe": {"office": 8, "museum": 3},
+    "gym": {"cafe": 8, "market": 3},
+    "office": {"restaurant": 8, "gym": 3},
+    "bar": {"cinema": 4, "cafe": 4},
+    "museum": {"park": 8, "cafe": 3},
+    "park": {"market": 6, "library": 4},
+    "market": {"restaurant": 4, "cinema": 6},
+    "cinema": {"bar": 8, "gym": 3},
+    "restaurant": {"bar": 4, "library": 6},
+    "library": {"museum": 6, "office": 4},
 }
 SECOND = {  # category before the last one -> what it still asks for, whatever came between
-    "cafe": "library", "gym": "restaurant", "office": "bar", "bar": "park", "museum": "cinema",
-    "park": "cafe", "market": "gym", "cinema": "market", "restaurant": "office",
+    "cafe": "library",
+    "gym": "restaurant",
+    "office": "bar",
+    "bar": "park",
+    "museum": "cinema",
+    "park": "cafe",
+    "market": "gym",
+    "cinema": "market",
+    "restaurant": "office",
     "library": "museum",
 }
 SECOND_WEIGHT = 20.0
@@ -70,11 +87,16 @@ ADJECTIVES = """Drowsy Jolly Crooked Gilded Hungry Whistling Velvet Humble Dizzy
 Sleepy Wandering Grumpy Polite Floating Curious Patient Tipsy Thoughtful Singing Backward Lucky
 Stubborn Midnight Bashful Rambling Honest Peculiar Cheerful""".split()
 NOUNS = {
-    "cafe": "Teapot Crumpet Saucer Bean", "gym": "Dumbbell Treadmill Kettlebell Headstand",
-    "office": "Stapler Inkwell Paperclip Deadline", "bar": "Badger Barrel Olive Nightcap",
-    "museum": "Fossil Teaspoon-Collection Mammoth Amphora", "park": "Duck Acorn Bench Hedgehog",
-    "market": "Turnip Basket Cabbage Pumpkin", "cinema": "Projector Popcorn Intermission Matinee",
-    "restaurant": "Ladle Dumpling Noodle Pretzel", "library": "Bookmark Footnote Comma Inkblot",
+    "cafe": "Teapot Crumpet Saucer Bean",
+    "gym": "Dumbbell Treadmill Kettlebell Headstand",
+    "office": "Stapler Inkwell Paperclip Deadline",
+    "bar": "Badger Barrel Olive Nightcap",
+    "museum": "Fossil Teaspoon-Collection Mammoth Amphora",
+    "park": "Duck Acorn Bench Hedgehog",
+    "market": "Turnip Basket Cabbage Pumpkin",
+    "cinema": "Projector Popcorn Intermission Matinee",
+    "restaurant": "Ladle Dumpling Noodle Pretzel",
+    "library": "Bookmark Footnote Comma Inkblot",
 }
 STREETS = """Mill Heron Copper Lantern Bramble Harbour Cobble Willow Orchard Tannery Foundry
 Thistle Beacon Quarry Saddle Barley Otter Pebble Juniper Chimney""".split()
@@ -186,8 +208,13 @@ class TownLaw:
         persona, home = np.asarray(persona), np.asarray(home)
         level = np.abs(np.asarray(eta)[:, None] - ETAS).argmin(1)
         shape = (len(histories), len(self.taste), len(self.districts), len(ETAS))
-        if (not np.allclose(ETAS[level], eta) or (persona < 0).any() or (home < 0).any()
-                or (persona >= shape[1]).any() or (home >= shape[2]).any()):
+        if (
+            not np.allclose(ETAS[level], eta)
+            or (persona < 0).any()
+            or (home < 0).any()
+            or (persona >= shape[1]).any()
+            or (home >= shape[2]).any()
+        ):
             raise ValueError(
                 f"A latent is not of this town; give personas 0..{shape[1] - 1}, "
                 f"homes 0..{shape[2] - 1} and etas out of {ETAS.tolist()}."
@@ -301,16 +328,17 @@ def draw_users(law: TownLaw, n_users: int, rng: np.random.Generator) -> pd.DataF
     Raises ValueError when n_users < 1.
     """
     _check("n_users", n_users, 1, 100_000_000)
-    return pd.DataFrame({
-        "user_id": _ids("u", n_users, width=5),
-        "persona": rng.integers(len(law.taste), size=n_users),
-        "home": rng.integers(len(law.districts), size=n_users),
-        "eta": ETAS[rng.integers(len(ETAS), size=n_users)],
-    })
+    return pd.DataFrame(
+        {
+            "user_id": _ids("u", n_users, width=5),
+            "persona": rng.integers(len(law.taste), size=n_users),
+            "home": rng.integers(len(law.districts), size=n_users),
+            "eta": ETAS[rng.integers(len(ETAS), size=n_users)],
+        }
+    )
 
 
-def simulate(law: TownLaw, users: pd.DataFrame, rng: np.random.Generator,
-             chunk: int = 8192) -> pd.DataFrame:
+def simulate(law: TownLaw, users: pd.DataFrame, rng: np.random.Generator, chunk: int = 8192) -> pd.DataFrame:
     """Walk every user through town, 5 to 40 visits each; `chunk` users at a time bound memory.
 
     Returns user_id, item_id, timestamp (unix seconds), by user, then time.
@@ -321,8 +349,7 @@ def simulate(law: TownLaw, users: pd.DataFrame, rng: np.random.Generator,
     to_district = np.cumsum(law.near[:, None] * cell_popularity.T, axis=2)  # (K, C, K)
     by_cell = np.argsort(law.district * n + law.category, kind="stable")
     popularity_sum = np.cumsum(law.popularity[by_cell])
-    first = np.searchsorted((law.district * n + law.category)[by_cell],
-                            np.arange(len(law.districts) * n + 1))
+    first = np.searchsorted((law.district * n + law.category)[by_cell], np.arange(len(law.districts) * n + 1))
     before = np.append(0, popularity_sum)[first]  # popularity of all earlier cells
 
     def draw(cumulative: np.ndarray) -> np.ndarray:
@@ -356,11 +383,15 @@ def simulate(law: TownLaw, users: pd.DataFrame, rng: np.random.Generator,
             items[b, t] = np.where(rng.random(len(b)) < eta[b] * (t > 0), again, new)
         owner, visit = np.nonzero(items >= 0)
         seconds = 60 * rng.integers(SLOT_SECONDS // 60, size=len(owner))  # whole minutes
-        parts.append(pd.DataFrame({
-            "user_id": group["user_id"].to_numpy()[owner],
-            "item_id": item_ids[items[owner, visit]],
-            "timestamp": FIRST_MORNING + SLOT_SECONDS * clock[owner, visit] + seconds,
-        }))
+        parts.append(
+            pd.DataFrame(
+                {
+                    "user_id": group["user_id"].to_numpy()[owner],
+                    "item_id": item_ids[items[owner, visit]],
+                    "timestamp": FIRST_MORNING + SLOT_SECONDS * clock[owner, visit] + seconds,
+                }
+            )
+        )
     return pd.concat(parts, ignore_index=True)
 
 
@@ -378,25 +409,25 @@ def item_table(law: TownLaw) -> pd.DataFrame:
         number = "" if nth < combinations else f" No. {nth // combinations + 1}"
         adjective, noun = ADJECTIVES[pick // len(nouns)], nouns[pick % len(nouns)]
         names.append(f"The {adjective} {noun}{number}, {law.districts[k]}")
-    return pd.DataFrame({
-        "item_id": law.item_ids,
-        "name": names,
-        "category": np.array(CATEGORIES)[law.category],
-        "district": np.array(law.districts)[law.district],
-        "x": law.xy[:, 0],
-        "y": law.xy[:, 1],
-    })
+    return pd.DataFrame(
+        {
+            "item_id": law.item_ids,
+            "name": names,
+            "category": np.array(CATEGORIES)[law.category],
+            "district": np.array(law.districts)[law.district],
+            "x": law.xy[:, 0],
+            "y": law.xy[:, 1],
+        }
+    )
 
 
-def make_town(n_venues: int = 600, n_users: int = 5000,
-              seed: int = 7) -> tuple[pd.DataFrame, pd.DataFrame, TownLaw]:
+def make_town(n_venues: int = 600, n_users: int = 5000, seed: int = 7) -> tuple[pd.DataFrame, pd.DataFrame, TownLaw]:
     """(interactions, items, law); see simulate, item_table, make_law. Raises as make_law."""
     interactions, items, _, law = _everything(n_venues, n_users, seed)
     return interactions, items, law
 
 
-def write_town(out_dir: str | Path, n_venues: int = 600, n_users: int = 5000,
-               seed: int = 7) -> None:
+def write_town(out_dir: str | Path, n_venues: int = 600, n_users: int = 5000, seed: int = 7) -> None:
     """Write interactions.csv.gz, items.csv, users.csv.gz (latents) and town.json to out_dir.
 
     The same arguments write the same text. Raises as make_law.
@@ -404,8 +435,7 @@ def write_town(out_dir: str | Path, n_venues: int = 600, n_users: int = 5000,
     interactions, items, users, law = _everything(n_venues, n_users, seed)
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
-    for name, frame in [("interactions.csv.gz", interactions), ("items.csv", items),
-                        ("users.csv.gz", users)]:
+    for name, frame in [("interactions.csv.gz", interactions), ("items.csv", items), ("users.csv.gz", users)]:
         data = frame.to_csv(index=False, lineterminator="\n", float_format="%.2f").encode()
         if name.endswith(".gz"):  # no file name and no time in the header
             packed = io.BytesIO()
@@ -413,8 +443,15 @@ def write_town(out_dir: str | Path, n_venues: int = 600, n_users: int = 5000,
                 file.write(data)
             data = packed.getvalue()
         (out / name).write_bytes(data)
-    about = {"n_venues": n_venues, "n_users": n_users, "seed": seed, "slots": SLOTS,
-             "etas": ETAS.tolist(), "personas": list(PERSONAS), "districts": law.districts}
+    about = {
+        "n_venues": n_venues,
+        "n_users": n_users,
+        "seed": seed,
+        "slots": SLOTS,
+        "etas": ETAS.tolist(),
+        "personas": list(PERSONAS),
+        "districts": law.districts,
+    }
     (out / "town.json").write_bytes((json.dumps(about, indent=1) + "\n").encode())
 
 
@@ -427,8 +464,9 @@ def load_town_law(directory: str | Path) -> TownLaw:
     return make_law(about["n_venues"], about["seed"])
 
 
-def town_ceiling(law: TownLaw, users: pd.DataFrame, interactions: pd.DataFrame,
-                 chunk: int = 256) -> Iterator[tuple[np.ndarray, ...]]:
+def town_ceiling(
+    law: TownLaw, users: pd.DataFrame, interactions: pd.DataFrame, chunk: int = 256
+) -> Iterator[tuple[np.ndarray, ...]]:
     """The true law for each user's last visit, `chunk` users at a time, in order of user_id.
 
     users: user_id, persona, home, eta. interactions: as make_town's; a user with one visit is

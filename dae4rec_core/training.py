@@ -26,20 +26,27 @@ COMPENSATOR_EXAMPLES = 50_000  # each needs a pass through the whole sampler, so
 
 
 def fit(
-    dataset: Dataset, split: Split, config: Config, device: str = "auto",
-    callbacks: list[Callable[[Event], None]] = (), state: str | Path | None = None,
+    dataset: Dataset,
+    split: Split,
+    config: Config,
+    device: str = "auto",
+    callbacks: list[Callable[[Event], None]] = (),
+    state: str | Path | None = None,
+    z_star: Tensor | None = None,
 ) -> Recommender:
     """Train DAE4Rec from nothing and return a recommender with a compensator for S = config.sampling_steps.
 
     Only training interactions reach the graph, the losses and the compensator; validation answers choose the epoch;
-    test answers are not read. With `state`, a folder, the diffusion stage is saved there after every epoch and a later
-    call with the same arguments resumes it. Reports stages "gae", "diffusion" and "compensator".
+    test answers are not read. A `z_star` that was pretrained before is used as it is. With `state`, a folder, the
+    diffusion stage is saved there after every epoch and a later call with the same arguments resumes it. Reports stages
+    "gae", "diffusion" and "compensator".
     """
     device = choose_device(device)
     train = make_examples(dataset, split.training_targets(dataset), config.max_len)
     validation = validation_sample(dataset, split, config)
     graph = training_graph(dataset, split)
-    z_star = pretrain_gae(graph, config, device, callbacks)
+    if z_star is None:
+        z_star = pretrain_gae(graph, config, device, callbacks)
     torch.manual_seed(config.seed)
     model = DAE4Rec(dataset.n_items, config).to(device)
     train_diffusion(model, train, validation, z_star, graph, callbacks, state)
@@ -55,8 +62,13 @@ def validation_sample(dataset: Dataset, split: Split, config: Config) -> Example
 
 
 def train_diffusion(
-    model: DAE4Rec, train: Examples, validation: Examples, z_star: Tensor, graph: ItemGraph,
-    callbacks: list[Callable[[Event], None]] = (), state: str | Path | None = None,
+    model: DAE4Rec,
+    train: Examples,
+    validation: Examples,
+    z_star: Tensor,
+    graph: ItemGraph,
+    callbacks: list[Callable[[Event], None]] = (),
+    state: str | Path | None = None,
 ) -> None:
     """Train E, the condition and the denoiser on L = L_Diff + delta L_AIME (Eq. 11); leaves the best epoch's weights.
 
@@ -104,8 +116,11 @@ def train_diffusion(
         metrics = evaluate(Recommender(model, []).scorer(1, compensate=False), validation)
         progress.keep(epoch, metrics["NDCG@10"])
         figures = {
-            "L_Diff": l_diff, "L_AIME": l_aime, "norm of E": model.embedding.weight.detach().norm(dim=1).mean().item(),
-            "HR@10": metrics["HR@10"], "NDCG@10": metrics["NDCG@10"],
+            "L_Diff": l_diff,
+            "L_AIME": l_aime,
+            "norm of E": model.embedding.weight.detach().norm(dim=1).mean().item(),
+            "HR@10": metrics["HR@10"],
+            "NDCG@10": metrics["NDCG@10"],
         }
         last = epoch == config.epochs or progress.stale > config.patience
         report(callbacks, Event("diffusion", epoch, epoch if last else config.epochs, figures))
@@ -147,8 +162,12 @@ class _Progress:
         if self.model.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.model.device)
         self.folder.mkdir(parents=True, exist_ok=True)
-        facts = {"epoch": self.epoch, "stale": self.stale, "best_figure": self.best_figure,
-                 "config": self.model.config.to_dict()}
+        facts = {
+            "epoch": self.epoch,
+            "stale": self.stale,
+            "best_figure": self.best_figure,
+            "config": self.model.config.to_dict(),
+        }
         save_file(tensors, self.folder / "state.safetensors.new", metadata={"facts": json.dumps(facts)})
         (self.folder / "state.safetensors.new").replace(self.folder / "state.safetensors")
         (self.folder / "state.json").write_text(json.dumps(facts, indent=1))
@@ -180,7 +199,10 @@ class _Progress:
 
 
 def train_compensator(
-    recommender: Recommender, train: Examples, validation: Examples, steps: int,
+    recommender: Recommender,
+    train: Examples,
+    validation: Examples,
+    steps: int,
     callbacks: list[Callable[[Event], None]] = (),
 ) -> None:
     """Train c_phi for S = steps on Eq. 16, with everything else frozen, and hand it to the recommender.

@@ -9,17 +9,22 @@ from IPython.display import display
 def picture_slider(pictures: list[bytes], labels: list, name: str, alt: str, start: int = 0, width: int = 700) -> None:
     """A slider over PNG pictures, one for each label; arrow keys move it too.
 
-    pictures: PNG bytes (see `plots.png`). labels: what the slider reads at each. alt: a text for those who can't see it.
+    pictures: PNG bytes (see `plots.png`). labels: what the slider reads at each. alt: a text for who can't see it.
     Where widgets are not shown (on GitHub, in print), the picture at `start` stands in.
     Raises ValueError when there is not one picture for each label.
     """
     if not pictures or len(pictures) != len(labels):
-        raise ValueError(f"{name} has {len(pictures)} pictures for {len(labels)} labels; give one for each, at least one.")
+        raise ValueError(
+            f"{name} has {len(pictures)} pictures for {len(labels)} labels; give one for each, at least one."
+        )
     images = [ipywidgets.Image(value=p, format="png", layout=ipywidgets.Layout(width=f"{width}px")) for p in pictures]
     stack = ipywidgets.Stack(images, selected_index=start)
     slider = ipywidgets.SelectionSlider(
-        options=[(str(label), n) for n, label in enumerate(labels)], index=start, description=name,
-        continuous_update=True, layout=ipywidgets.Layout(width=f"{width}px"),
+        options=[(str(label), n) for n, label in enumerate(labels)],
+        index=start,
+        description=name,
+        continuous_update=True,
+        layout=ipywidgets.Layout(width=f"{width}px"),
     )
     ipywidgets.jslink((slider, "index"), (stack, "selected_index"))
     bundle = ipywidgets.VBox([slider, stack])._repr_mimebundle_()

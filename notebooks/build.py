@@ -2,7 +2,7 @@
 
     python notebooks/build.py                              all of notebooks/*.ipynb, in order
     python notebooks/build.py notebooks/01_*.ipynb         some of them
-    python notebooks/build.py drafts/01_interaction_graph.py   a py:percent text becomes notebooks/<same name>.ipynb
+    python notebooks/build.py drafts/01_graph.py           a py:percent text becomes notebooks/<same name>.ipynb
 
 What would differ between two runs is made the same: cell ids follow the cell's place, widget ids their first appearance,
 no timing is recorded, keys are sorted. A notebook that fails is left as it was. To edit one as text, use
@@ -49,8 +49,12 @@ def drop_progress_bars(notebook: dict) -> None:
     state = notebook["metadata"].get("widgets", {}).get(WIDGETS, {}).get("state", {})
 
     def is_bar(model_id: str) -> bool:
-        text = json.dumps([state[child.removeprefix("IPY_MODEL_")] for child in
-                           state.get(model_id, {}).get("state", {}).get("children", [])])
+        text = json.dumps(
+            [
+                state[child.removeprefix("IPY_MODEL_")]
+                for child in state.get(model_id, {}).get("state", {}).get("children", [])
+            ]
+        )
         return "FloatProgressModel" in text
 
     for cell in notebook["cells"]:
@@ -58,7 +62,12 @@ def drop_progress_bars(notebook: dict) -> None:
             cell["outputs"] = [
                 o for o in cell["outputs"] if not is_bar(o.get("data", {}).get(VIEW, {}).get("model_id", ""))
             ]
-    shown = [o["data"][VIEW]["model_id"] for c in notebook["cells"] for o in c.get("outputs", []) if VIEW in o.get("data", {})]
+    shown = [
+        o["data"][VIEW]["model_id"]
+        for c in notebook["cells"]
+        for o in c.get("outputs", [])
+        if VIEW in o.get("data", {})
+    ]
     kept = reachable(state, shown)
     for model_id in set(state) - set(kept):
         del state[model_id]
@@ -80,7 +89,9 @@ def reachable(state: dict, shown: list[str]) -> list[str]:
         walk(model_id)
     links = [m for m in state if "LinkModel" in state[m]["model_name"]]
     order = {m: re.findall(r"IPY_MODEL_([0-9a-f]{32})", json.dumps(state[m]["state"])) for m in links}
-    for link in sorted((m for m in links if set(order[m]) <= set(found)), key=lambda m: [found.index(o) for o in order[m]]):
+    for link in sorted(
+        (m for m in links if set(order[m]) <= set(found)), key=lambda m: [found.index(o) for o in order[m]]
+    ):
         walk(link)
     return found
 
@@ -89,7 +100,12 @@ def normalise(notebook: dict) -> str:
     """The notebook's text with stable widget ids and sorted keys."""
     drop_progress_bars(notebook)
     state = notebook["metadata"].get("widgets", {}).get(WIDGETS, {}).get("state", {})
-    shown = [o["data"][VIEW]["model_id"] for c in notebook["cells"] for o in c.get("outputs", []) if VIEW in o.get("data", {})]
+    shown = [
+        o["data"][VIEW]["model_id"]
+        for c in notebook["cells"]
+        for o in c.get("outputs", [])
+        if VIEW in o.get("data", {})
+    ]
     text = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True)
     for number, model_id in enumerate(reachable(state, shown)):
         text = text.replace(model_id, f"{number:032x}")
@@ -103,7 +119,9 @@ def main(arguments: list[str]) -> int:
         try:
             text = normalise(execute(source))
         except CellExecutionError as error:
-            print(f"{source.name} stopped, its file is unchanged: {error.ename}: {error.evalue}\n{error}", file=sys.stderr)
+            print(
+                f"{source.name} stopped, its file is unchanged: {error.ename}: {error.evalue}\n{error}", file=sys.stderr
+            )
             return 1
         (FOLDER / f"{source.stem}.ipynb").write_text(text)
         print(f"{source.stem}: {time.perf_counter() - start:.0f} s", flush=True)

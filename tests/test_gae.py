@@ -30,9 +30,7 @@ def random_graph(n: int, share: float, seed: int = 0) -> ItemGraph:
 
 def dense(graph: ItemGraph) -> np.ndarray:
     """A with ones on its diagonal, by networkx and numpy (float64)."""
-    return nx.to_numpy_array(graph.to_networkx(), nodelist=range(graph.n_items)) + np.eye(
-        graph.n_items
-    )
+    return nx.to_numpy_array(graph.to_networkx(), nodelist=range(graph.n_items)) + np.eye(graph.n_items)
 
 
 GRAPH = random_graph(12, 0.25)  # item pairs by the dozen: small enough for loops
@@ -69,9 +67,7 @@ def test_transition_graph_equals_a_set_of_pairs():
     """Random sequences against a Python set."""
     rng = np.random.default_rng(0)
     sequences = [rng.integers(0, 15, size=rng.integers(0, 9)) for _ in range(30)]
-    expected = {
-        tuple(sorted((int(a), int(b)))) for s in sequences for a, b in zip(s, s[1:]) if a != b
-    }
+    expected = {tuple(sorted((int(a), int(b)))) for s in sequences for a, b in zip(s, s[1:], strict=False) if a != b}
     assert [tuple(e) for e in transition_graph(sequences, 15).edges.tolist()] == sorted(expected)
 
 
@@ -85,9 +81,7 @@ def test_adjacency_and_its_normalisation_equal_networkx_and_numpy():
     a = dense(GRAPH)
     np.testing.assert_array_equal(adjacency(GRAPH).to_dense(), a)
     scale = np.diag(a.sum(1) ** -0.5)
-    np.testing.assert_allclose(
-        normalized_adjacency(GRAPH).to_dense(), scale @ a @ scale, rtol=1e-6, atol=1e-7
-    )
+    np.testing.assert_allclose(normalized_adjacency(GRAPH).to_dense(), scale @ a @ scale, rtol=1e-6, atol=1e-7)
 
 
 # ---- the encoder, Eq. 7 and 8 ------------------------------------------------------------------
@@ -149,7 +143,7 @@ def test_gae_loss_equals_eq_9_by_loops(weight):
     a, n, total = dense(GRAPH), GRAPH.n_items, 0.0
     for i in range(n):
         for j in range(n):
-            s = 1 / (1 + math.exp(-sum(float(x) * float(y) for x, y in zip(z[i], z[j]))))
+            s = 1 / (1 + math.exp(-sum(float(x) * float(y) for x, y in zip(z[i], z[j], strict=False))))
             total -= weight * a[i, j] * math.log(s) + (1 - a[i, j]) * math.log(1 - s)
     ours = gae_loss(z, adjacency(GRAPH), torch.arange(n), weight)
     assert ours.item() == pytest.approx(total / n, rel=1e-10)
@@ -161,7 +155,7 @@ def test_aime_loss_equals_eq_10_by_loops():
     e, z = torch.randn(2, n, 3, generator=generator(3), dtype=torch.float64)
 
     def sigma(x, i, j):
-        return 1 / (1 + math.exp(-sum(float(a) * float(b) for a, b in zip(x[i], x[j]))))
+        return 1 / (1 + math.exp(-sum(float(a) * float(b) for a, b in zip(x[i], x[j], strict=False))))
 
     total = sum((sigma(e, i, j) - sigma(z, i, j)) ** 2 for i in range(n) for j in range(n))
     every = torch.arange(n)
@@ -226,9 +220,7 @@ def sparse_graph():
 
 
 def trained(graph, pos_weight, steps=150, rows=0, callbacks=()):
-    config = Config(
-        dim=16, hidden=32, pos_weight=pos_weight, gae_steps=steps, pair_rows=rows, seed=1
-    )
+    config = Config(dim=16, hidden=32, pos_weight=pos_weight, gae_steps=steps, pair_rows=rows, seed=1)
     return pretrain_gae(graph, config, callbacks=callbacks)
 
 

@@ -18,7 +18,7 @@ from dae4rec_core.config import Config
 from dae4rec_core.data import PAD, Examples
 from dae4rec_core.graph import transition_graph
 from dae4rec_core.losses import diffusion_loss
-from dae4rec_core.model import DAE4Rec, AttentionCondition, Denoiser, time_embedding
+from dae4rec_core.model import AttentionCondition, DAE4Rec, Denoiser, time_embedding
 
 BATCH, LENGTH, DIM = 5, 6, 8
 LENGTHS = torch.tensor([6, 3, 1, 4, 2])  # items in each history, the rest is padding on the left
@@ -127,9 +127,7 @@ def test_order_matters_with_positions_and_not_without():
     blind, sighted = small_model(positions=False), small_model(positions=True)
     with torch.no_grad():
         sighted.attention.positions.mul_(10)  # as large as the embeddings; they start at 0.1
-    torch.testing.assert_close(
-        blind.condition(forward), blind.condition(backward), rtol=1e-5, atol=1e-5
-    )
+    torch.testing.assert_close(blind.condition(forward), blind.condition(backward), rtol=1e-5, atol=1e-5)
     assert (sighted.condition(forward) - sighted.condition(backward)).abs().max() > 1e-2
 
 
@@ -185,9 +183,7 @@ def test_scores_are_inner_products_with_every_item():
     scores, weight = model.scores(e0), model.embedding.weight.detach()
     for user in range(3):
         for item in range(12):
-            expected = sum(
-                float(a) * float(b) for a, b in zip(e0[user], weight[item])
-            )
+            expected = sum(float(a) * float(b) for a, b in zip(e0[user], weight[item], strict=False))
             assert scores[user, item].item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
@@ -261,9 +257,7 @@ def test_a_training_step_follows_l_diff_plus_delta_times_l_aime(target, monkeypa
     examples = Examples(history, torch.tensor([8, 2, 0, 11]), torch.arange(4))
 
     def embeddings_after_a_step(delta):
-        model = small_model(
-            delta=delta, aime_target=target, lr_embedding=0.1, epochs=1, pair_rows=0
-        )
+        model = small_model(delta=delta, aime_target=target, lr_embedding=0.1, epochs=1, pair_rows=0)
         before = model.embedding.weight.detach().clone()
         training.train_diffusion(model, examples, examples, z_star, graph)
         return before, model.embedding.weight.detach()

@@ -10,8 +10,12 @@ from dae4rec_core import exercises
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NAMES = [
-    "00_start_here", "01_interaction_graph", "02_graph_autoencoder",
-    "03_diffusion_training", "04_skip_step_sampling", "05_compensator",
+    "00_start_here",
+    "01_interaction_graph",
+    "02_graph_autoencoder",
+    "03_diffusion_training",
+    "04_skip_step_sampling",
+    "05_compensator",
 ]
 PRELUDE = "import math, torch, numpy as np, pandas as pd, networkx as nx\n"
 
@@ -87,6 +91,7 @@ def test_exercises_accept_the_solution_and_are_kind_to_the_stub(notebook, capsys
 
 def test_exercises_refuse_a_wrong_answer(notebook, capsys):
     for _, checker, function, _ in exercises_of(notebook):
+
         def wrong(*arguments):
             return 42
 

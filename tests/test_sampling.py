@@ -11,7 +11,11 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
 from dae4rec_core.sampling import (
-    choose_tau, coefficients, markov_chain, posterior_std, skip_step,
+    choose_tau,
+    coefficients,
+    markov_chain,
+    posterior_std,
+    skip_step,
 )
 from dae4rec_core.schedule import add_noise, betas_of, make_alpha_bar
 
@@ -36,8 +40,12 @@ def start(dtype=torch.float32):
 def ddim(alpha_bar):
     """diffusers' DDIM, coefficients raised to float64: in float32 its rounding reaches 1e-5."""
     scheduler = DDIMScheduler(
-        len(alpha_bar) - 1, trained_betas=betas_of(alpha_bar).tolist(), clip_sample=False,
-        set_alpha_to_one=True, prediction_type="sample", timestep_spacing="trailing",
+        len(alpha_bar) - 1,
+        trained_betas=betas_of(alpha_bar).tolist(),
+        clip_sample=False,
+        set_alpha_to_one=True,
+        prediction_type="sample",
+        timestep_spacing="trailing",
     )
     torch.testing.assert_close(scheduler.alphas_cumprod.double(), alpha_bar[1:], rtol=0, atol=1e-6)
     scheduler.alphas_cumprod = alpha_bar[1:]
@@ -55,7 +63,7 @@ def test_tau_has_s_strictly_increasing_steps_and_ends_at_t():
     for T, S in pairs:
         tau = choose_tau(T, S)
         assert len(tau) == S and tau[-1] == T and tau[0] >= 1
-        assert all(a < b for a, b in zip(tau, tau[1:]))
+        assert all(a < b for a, b in zip(tau, tau[1:], strict=False))
         assert all(isinstance(t, int) for t in tau)
         assert max(abs(t - i * T / S) for i, t in enumerate(tau, 1)) <= 0.5  # even to half a step
 
@@ -117,9 +125,7 @@ def test_skip_step_with_a_perfect_denoiser_keeps_every_marginal(eta):
         assert abs(e.var().item() - var) < 5 * var * math.sqrt(2 / n)
         seen.append(t)
 
-    skip_step(
-        lambda e, t, h: e0, x_T, e0, alpha_bar, choose_tau(TIMESTEPS, 7), eta, draw, on_step=check
-    )
+    skip_step(lambda e, t, h: e0, x_T, e0, alpha_bar, choose_tau(TIMESTEPS, 7), eta, draw, on_step=check)
     assert seen == choose_tau(TIMESTEPS, 7)[::-1]
 
 
@@ -172,7 +178,11 @@ def test_eq_3_is_the_ddpm_posterior_mean(name):
     for t in (1, 2, 3, 17, 59, 60):
         steps = []
         end = markov_chain(
-            nonlinear, x_T, h, alpha_bar[: t + 1], generator(t),
+            nonlinear,
+            x_T,
+            h,
+            alpha_bar[: t + 1],
+            generator(t),
             on_step=lambda i, t, e, prediction: steps.append(e),
         )
         now, before, beta = alpha_bar[t].item(), alpha_bar[t - 1].item(), betas[t - 1].item()
@@ -194,8 +204,11 @@ def test_markov_chain_equals_diffusers_ddpm(name):
     alpha_bar = make_alpha_bar(name, TIMESTEPS)
     ours = markov_chain(nonlinear, x_T, h, alpha_bar, generator(5))
     scheduler = DDPMScheduler(
-        TIMESTEPS, trained_betas=betas_of(alpha_bar).tolist(), prediction_type="sample",
-        clip_sample=False, variance_type="fixed_small",
+        TIMESTEPS,
+        trained_betas=betas_of(alpha_bar).tolist(),
+        prediction_type="sample",
+        clip_sample=False,
+        variance_type="fixed_small",
     )
     draw, e = generator(5), x_T
     for t in scheduler.timesteps:  # T - 1 .. 0
@@ -283,7 +296,11 @@ def test_skip_step_calls_on_step_once_for_every_tau(steps):
     x_T, h = start()
     tau, calls = choose_tau(TIMESTEPS, steps), []
     e_tau1, e0 = skip_step(
-        nonlinear, x_T, h, make_alpha_bar("linear", TIMESTEPS), tau,
+        nonlinear,
+        x_T,
+        h,
+        make_alpha_bar("linear", TIMESTEPS),
+        tau,
         on_step=lambda *call: calls.append(call),
     )
     assert [(i, t) for i, t, _, _ in calls] == list(enumerate(tau))[::-1]
@@ -329,7 +346,7 @@ def test_skip_step_with_a_linear_denoiser_equals_its_closed_form(name, steps):
     alpha_bar = make_alpha_bar(name, TIMESTEPS)
     tau = choose_tau(TIMESTEPS, steps)
     chain = NOTHING
-    for t, s in zip(tau[::-1], tau[-2::-1] + [0]):
+    for t, s in zip(tau[::-1], tau[-2::-1] + [0], strict=False):
         noise = ((1 - alpha_bar[s]) / (1 - alpha_bar[t])).sqrt()  # what is left of the noise
         signal = alpha_bar[s].sqrt() - alpha_bar[t].sqrt() * noise
         chain = then(chain, (noise * IDENTITY + signal * A, signal * B, signal * c))

@@ -11,7 +11,11 @@ import torch
 from diffusers import DDPMScheduler
 
 from dae4rec_core.schedule import (
-    add_noise, alpha_bar_from_betas, betas_of, loss_weights, make_alpha_bar,
+    add_noise,
+    alpha_bar_from_betas,
+    betas_of,
+    loss_weights,
+    make_alpha_bar,
 )
 
 SCHEDULES = ["linear", "cosine", "exponential"]
@@ -21,9 +25,7 @@ def diffusers_scheduler(name: str, timesteps: int) -> DDPMScheduler:
     """The DDPM scheduler of diffusers that should have the same betas as ours."""
     if name == "linear":
         scale = 1000 / timesteps  # as noisy at the end as the 1,000 steps of Ho et al.
-        return DDPMScheduler(
-            timesteps, beta_schedule="linear", beta_start=1e-4 * scale, beta_end=0.02 * scale
-        )
+        return DDPMScheduler(timesteps, beta_schedule="linear", beta_start=1e-4 * scale, beta_end=0.02 * scale)
     return DDPMScheduler(timesteps, beta_schedule="squaredcos_cap_v2")
 
 
@@ -66,9 +68,7 @@ def test_the_last_step_is_nearly_pure_noise(name):
 def test_betas_and_alpha_bar_undo_each_other():
     betas = torch.tensor([0.1, 0.5, 0.25], dtype=torch.float64)
     alpha_bar = alpha_bar_from_betas(betas)
-    torch.testing.assert_close(
-        alpha_bar, torch.tensor([1, 0.9, 0.45, 0.3375], dtype=torch.float64), rtol=1e-12, atol=0
-    )
+    torch.testing.assert_close(alpha_bar, torch.tensor([1, 0.9, 0.45, 0.3375], dtype=torch.float64), rtol=1e-12, atol=0)
     torch.testing.assert_close(betas_of(alpha_bar), betas, rtol=1e-12, atol=0)
 
 
@@ -106,8 +106,10 @@ def test_the_jump_has_the_distribution_of_the_single_steps(name):
         e = math.sqrt(1 - beta) * e + math.sqrt(beta) * noise
         if t in (1, 5, 20):
             jump = add_noise(
-                torch.full((n, 1), start, dtype=torch.float64), torch.full((n,), t),
-                torch.randn(n, 1, generator=generator, dtype=torch.float64), alpha_bar,
+                torch.full((n, 1), start, dtype=torch.float64),
+                torch.full((n,), t),
+                torch.randn(n, 1, generator=generator, dtype=torch.float64),
+                alpha_bar,
             )[:, 0]
             mean, var = start * alpha_bar[t].sqrt().item(), 1 - alpha_bar[t].item()
             for sample in (e, jump):
@@ -135,9 +137,7 @@ def test_min_snr_equals_its_definition(name):
 def test_the_papers_lambda_is_the_scaled_inverse_posterior_variance(name):
     """lambda_t = alpha_bar_{t-1} / (2 beta~_t), beta~_t by diffusers (float32: relative 1e-3)."""
     alpha_bar = make_alpha_bar(name, 50)
-    theirs = DDPMScheduler(
-        50, trained_betas=betas_of(alpha_bar).tolist(), variance_type="fixed_small"
-    )
+    theirs = DDPMScheduler(50, trained_betas=betas_of(alpha_bar).tolist(), variance_type="fixed_small")
     weights = loss_weights("paper", alpha_bar)
     assert weights.shape == (51,) and weights[0] == 0 and torch.isfinite(weights).all()
     for t in range(2, 51):

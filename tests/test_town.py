@@ -97,8 +97,11 @@ def test_simulated_last_visits_follow_the_law(small):
     law, users, interactions = small
     latents = users.set_index("user_id")
     items, times = law.index_of(interactions["item_id"]), interactions["timestamp"].to_numpy()
-    shapes = {"venue": (100,), "second order and return": (10, 10, 2),
-              "last slot, last district, home, next district": (4, 4, 4, 4)}
+    shapes = {
+        "venue": (100,),
+        "second order and return": (10, 10, 2),
+        "last slot, last district, home, next district": (4, 4, 4, 4),
+    }
     observed = {name: np.zeros(shape) for name, shape in shapes.items()}
     expected = {(name, k): np.zeros(shape) for name, shape in shapes.items() for k in (0, 1)}
     variance = {key: np.zeros_like(value) for key, value in expected.items()}
@@ -113,8 +116,7 @@ def test_simulated_last_visits_follow_the_law(small):
             groups = {
                 "venue": (np.arange(100),),
                 "second order and return": (law.category[past[-2]], law.category, seen),
-                "last slot, last district, home, next district":
-                    (slot, law.district[past[-1]], home, law.district),
+                "last slot, last district, home, next district": (slot, law.district[past[-1]], home, law.district),
             }
             for name, group in groups.items():
                 cells = np.ravel_multi_index(np.broadcast_arrays(*group), shapes[name])
@@ -139,8 +141,13 @@ def by_hand(law, past, slot, persona, home, eta):
         c = law.category[j]
         c1 = law.category[past[-1]] if past else -1
         c2 = law.category[past[-2]] if len(past) > 1 else -1
-        weights[j] = (law.near[anchor, law.district[j]] * law.follows[slot, c1, c]
-                      * law.second[c2, c] * law.taste[persona, c] * law.popularity[j])
+        weights[j] = (
+            law.near[anchor, law.district[j]]
+            * law.follows[slot, c1, c]
+            * law.second[c2, c]
+            * law.taste[persona, c]
+            * law.popularity[j]
+        )
     result = weights / weights.sum()
     if past:
         share = np.bincount(past, minlength=law.n_venues) / len(past)
@@ -157,11 +164,8 @@ def test_posterior_and_next_agree_with_brute_force(small):
     answer = np.zeros(law.n_venues)
     for z in np.ndindex(posterior.shape):
         latent = (z[0], z[1], town.ETAS[z[2]])
-        posterior[z] = np.prod([
-            by_hand(law, list(items[:t]), slots[t], *latent)[items[t]] for t in range(len(items))
-        ])
-        own = sum(law.next_slot[slots[-1], s] * by_hand(law, list(items), s, *latent)
-                  for s in range(4))
+        posterior[z] = np.prod([by_hand(law, list(items[:t]), slots[t], *latent)[items[t]] for t in range(len(items))])
+        own = sum(law.next_slot[slots[-1], s] * by_hand(law, list(items), s, *latent) for s in range(4))
         given = law.next_given_latents([(items, times)], [z[0]], [z[1]], [latent[2]])[0]
         np.testing.assert_allclose(given, own, rtol=1e-10)
         answer += posterior[z] * own
@@ -174,15 +178,14 @@ def test_posterior_and_next_agree_with_brute_force(small):
 def test_slots_follow_their_table(small):
     law, _, interactions = small
     slot = town.slot_of(interactions["timestamp"])
-    same = (interactions["user_id"].to_numpy()[1:] == interactions["user_id"].to_numpy()[:-1])
+    same = interactions["user_id"].to_numpy()[1:] == interactions["user_id"].to_numpy()[:-1]
     seen = np.zeros((4, 4))
     np.add.at(seen, (slot[:-1][same], slot[1:][same]), 1)
     np.testing.assert_allclose(seen / seen.sum(1, keepdims=True), law.next_slot, atol=0.015)
     assert town.slot_of(np.array([1_704_088_800 + 6 * 3600 - 1]))[0] == 0  # 11:59:59 is morning
 
 
-@pytest.mark.parametrize("arguments", [(99, 10, 7), (1_000_001, 10, 7), (600, 0, 7), (600, 10, -1),
-                                       (600.5, 10, 7)])
+@pytest.mark.parametrize("arguments", [(99, 10, 7), (1_000_001, 10, 7), (600, 0, 7), (600, 10, -1), (600.5, 10, 7)])
 def test_bad_sizes_are_refused_in_one_sentence(arguments, tmp_path):
     with pytest.raises(ValueError, match=r"^(n_venues|n_users|seed) is .*; give .*\.$"):
         town.write_town(tmp_path / "out", *arguments)
@@ -193,8 +196,13 @@ def test_bad_histories_latents_and_ids_are_refused(small, tmp_path):
     law, users, interactions = small
     now = np.array([town.FIRST_MORNING])
     good = [(np.array([5]), now)]
-    for bad in ([], [(np.array([], int), now[:0])], [(np.array([1, 2]), now)],
-                [(np.array([100]), now)], [(np.array([-1]), now)]):
+    for bad in (
+        [],
+        [(np.array([], int), now[:0])],
+        [(np.array([1, 2]), now)],
+        [(np.array([100]), now)],
+        [(np.array([-1]), now)],
+    ):
         with pytest.raises(ValueError, match="give|index"):
             law.next_given_history(bad)
     for latent in ([7], [0], [0.1]), ([0], [4], [0.1]), ([0], [0], [0.3]):

@@ -25,7 +25,9 @@ def check_slope(slope):
     for a in (0.0, 0.5, 1.3):
         chain = torch.tensor([1.0, 0.8, 0.3], dtype=torch.float64)  # alpha_bar at t = 0, 1, 2
         ends = [
-            skip_step(lambda e, t, h, a=a: a * e + 0.7, torch.tensor([[x]], dtype=torch.float64), None, chain, [1, 2])[0]
+            skip_step(lambda e, t, h, a=a: a * e + 0.7, torch.tensor([[x]], dtype=torch.float64), None, chain, [1, 2])[
+                0
+            ]
             for x in (0.0, 1.0)
         ]
         assert abs(slope(a, 0.3, 0.8) - (ends[1] - ends[0]).item()) < 1e-9, (
