@@ -223,7 +223,7 @@ def table_text(table: pd.DataFrame) -> str:
     """The test rows of a tidy table, in percent."""
     test = table[table["part"] == "test"].copy()
     setting = [
-        "" if pd.isna(s) else f" S={s}{' + compensator' if compensated is True else ''}"
+        "" if pd.isna(s) else f" S={s if isinstance(s, str) else int(s)}{' + compensator' if compensated is True else ''}"
         for s, compensated in zip(test["S"], test["compensator"], strict=True)
     ]
     test["method"] = test["method"] + setting

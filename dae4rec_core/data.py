@@ -1,5 +1,7 @@
 """Interactions: read, validate, filter, encode, split, and turn into next-item examples."""
 
+import zlib
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from pyarrow import ArrowInvalid
 from torch import Tensor
 
 from dae4rec_core.config import Config
@@ -136,7 +139,10 @@ def load_interactions(path: str | Path) -> tuple[pd.DataFrame, pd.DataFrame | No
         raise FileNotFoundError(f"There is no file {path}; check the path given as data.")
     frame = _validate(_read_table(path), path)
     beside = [path.with_name(name) for name in ("items.csv", "items.csv.gz") if path.with_name(name).is_file()]
-    return frame, _read_table(beside[0]) if beside else None
+    items = _read_table(beside[0]) if beside else None
+    if items is not None and "item_id" not in items:
+        raise ValueError(f"{beside[0]} has no column item_id (it has {', '.join(items.columns)}); rename one to it.")
+    return frame, items
 
 
 def _read_table(path: Path) -> pd.DataFrame:
@@ -148,8 +154,9 @@ def _read_table(path: Path) -> pd.DataFrame:
         return pd.read_csv(path, dtype=ids)
     except pd.errors.EmptyDataError:
         raise ValueError(f"{path} is empty; it needs a header {','.join(COLUMNS)} and rows below it.") from None
-    except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
-        raise ValueError(f"{path} can't be read as a table ({error}); give CSV, CSV.GZ or Parquet.") from None
+    except (ValueError, OSError, EOFError, zlib.error) as error:  # the last two: a damaged .gz
+        why = str(error).strip().splitlines()[0]
+        raise ValueError(f"{path} can't be read as a table ({why}); give CSV, CSV.GZ or Parquet.") from None
 
 
 def _validate(frame: pd.DataFrame, path: Path) -> pd.DataFrame:

@@ -31,7 +31,7 @@ def rank_of(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 def hit_rate(better: Tensor, tied: Tensor, k: int) -> Tensor:
     """HR@k of each user: the chance that the target is among the first k when ties are broken at random. (B,)"""
-    return ((k - better).clamp(min=0).minimum(tied) / tied).double()
+    return (k - better).clamp(min=0).minimum(tied).double() / tied
 
 
 def ndcg(better: Tensor, tied: Tensor, k: int) -> Tensor:

@@ -147,6 +147,8 @@ class Recommender:
             tensors = load_file(folder / "weights.safetensors")
         except (json.JSONDecodeError, SafetensorError) as error:
             raise ValueError(f"The checkpoint in {folder} is damaged ({error}); copy it again or train anew.") from None
+        if not isinstance(text, dict) or text.get("format") != FORMAT:
+            raise ValueError(f"The checkpoint in {folder} is not of format {FORMAT}; copy it again or train anew.")
         broken = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
         if broken:
             raise ValueError(

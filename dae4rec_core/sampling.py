@@ -52,7 +52,7 @@ def skip_step(
     generator: torch.Generator | None = None,
     on_step: OnStep | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Skip-step sampling, Eq. 15 (the paper's q(e^{tau_{i-1}} | e^{tau_{i-1}}, e^0) should be conditioned on e^{tau_i}).
+    """Skip-step sampling, Eq. 15 (the paper's q(e^{tau_{i-1}} | e^{tau_{i-1}}, e^0) should be given e^{tau_i}).
 
     x_T: (B, d) first noise, taken as e^{tau_S}; h: (B, d); alpha_bar: (T + 1,) float64; tau: increasing steps.
     eta: rho = eta * posterior_std at every jump; 0 is the paper's deterministic chain, 1 the Markov posterior's width.

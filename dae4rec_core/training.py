@@ -1,6 +1,7 @@
 """The loop: graph -> Z* -> L_Diff + delta L_AIME with validation and early stopping -> compensator."""
 
 import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def train_diffusion(
     alpha_bar = model.alpha_bar.float().to(device)
     generator = torch.Generator().manual_seed(config.seed)
     torch.manual_seed(config.seed)  # dropout and the noise on the device
-    progress = _Progress(model, optimizer, generator, state)
+    progress = _Progress(model, optimizer, generator, train, state)
 
     for epoch in range(progress.epoch + 1, config.epochs + 1):
         if progress.stale > config.patience:
@@ -130,9 +131,10 @@ def train_diffusion(
 class _Progress:
     """Best weights, patience, and what a resumed run needs to go on as if it had never stopped."""
 
-    def __init__(self, model, optimizer, generator, folder: str | Path | None):
+    def __init__(self, model, optimizer, generator, train: Examples, folder: str | Path | None):
         self.model, self.optimizer, self.generator = model, optimizer, generator
         self.folder = Path(folder) if folder is not None else None
+        self.data = zlib.crc32(torch.column_stack([train.history, train.target]).cpu().numpy().tobytes())
         self.epoch, self.stale, self.best_figure = 0, 0, -1.0
         self.best = self._weights()
         if self.folder is not None and (self.folder / "state.json").is_file():
@@ -167,6 +169,7 @@ class _Progress:
             "stale": self.stale,
             "best_figure": self.best_figure,
             "config": self.model.config.to_dict(),
+            "data": self.data,
         }
         save_file(tensors, self.folder / "state.safetensors.new", metadata={"facts": json.dumps(facts)})
         (self.folder / "state.safetensors.new").replace(self.folder / "state.safetensors")
@@ -178,6 +181,10 @@ class _Progress:
         if saved.replace(epochs=self.model.config.epochs) != self.model.config:
             raise ValueError(
                 f"The run saved in {self.folder} used another configuration; give its own, or another state folder."
+            )
+        if facts.get("data") != self.data:
+            raise ValueError(
+                f"The run saved in {self.folder} was trained on other data; give its own, or another state folder."
             )
         tensors = load_file(self.folder / "state.safetensors")
 

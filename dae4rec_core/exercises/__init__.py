@@ -1,4 +1,4 @@
-"""Checkers for the exercises of the notebooks: `check_<name>(your_function)` prints a sentence, returns True or False."""
+"""Checkers for the exercises: `check_<name>(your_function)` prints a sentence and returns True or False."""
 
 from dae4rec_core.exercises.compensation import *  # noqa: F403
 from dae4rec_core.exercises.diffusion import *  # noqa: F403

@@ -1,0 +1,132 @@
+"""Figures are drawn, the same each time; sliders hold their pictures and a still one; the builder is repeatable."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import networkx as nx
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from dae4rec_core import plots, widgets
+from dae4rec_core.data import Dataset
+from dae4rec_core.graph import training_graph
+
+ROOT = Path(__file__).parent.parent
+
+
+def with_attributes(dataset: Dataset, **columns) -> Dataset:
+    facts = {**dataset.__dict__, "attributes": pd.DataFrame(columns, index=range(dataset.n_items))}
+    return Dataset(**facts)
+
+
+def is_png(data: bytes) -> bool:
+    return data.startswith(b"\x89PNG") and len(data) > 2000
+
+
+def test_groups_come_from_categories_then_places(ring):
+    dataset, n = ring[0], ring[0].n_items
+    kinds = [f"kind {i % 12}" for i in range(n)]
+    groups, names = plots.item_groups(with_attributes(dataset, category=kinds))
+    assert len(names) == 8 and names[-1] == "other"
+    assert all(names[g] in (k, "other") for g, k in zip(groups, kinds, strict=True))
+    groups, names = plots.item_groups(with_attributes(dataset, lon=np.arange(n), lat=0.0))
+    assert (np.diff(groups) >= 0).all() and len(names) == 6
+    assert plots.item_groups(dataset)[1] == ["items"]
+
+
+def test_a_map_needs_coordinates(ring, one_sentence):
+    dataset = ring[0]
+    one_sentence(lambda: plots.item_map(dataset), "x, y or lon, lat")
+    placed = with_attributes(dataset, x=np.arange(dataset.n_items), y=0.0, category="cafe")
+    assert is_png(plots.png(plots.item_map(placed)))
+
+
+def test_figures_are_the_same_each_time(ring):
+    graph = training_graph(*ring)
+    for draw in (
+        lambda: plots.degree_figure(graph),
+        lambda: plots.graph_figure(nx.path_graph(4), {i: str(i) for i in range(4)}, highlight=[1]),
+        lambda: plots.heatmaps({"a": np.eye(6), "b": np.ones((6, 6))}, np.array([0, 1, 1, 0, 2, 2]), list("xyz")),
+        lambda: plots.lines({"a": pd.Series([1.0, 2.0])}, "x", "y", log=("y",), levels={"one": 1.0}),
+    ):
+        first = plots.png(draw())
+        assert is_png(first) and first == plots.png(draw())
+
+
+def test_the_heatmap_is_ordered_by_group():
+    figure = plots.heatmaps({"m": np.diag([0.0, 1.0, 2.0, 3.0])}, np.array([1, 0, 1, 0]), ["a", "b"])
+    assert np.diag(figure.axes[0].images[0].get_array()).tolist() == [1.0, 3.0, 0.0, 2.0]
+
+
+def test_the_principal_plane_keeps_the_most_variance():
+    points = torch.randn(200, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([3.0, 0.1, 2.0, 0.1, 0.1])
+    mean, directions = plots.principal_plane(points)
+    kept = ((points.double() - mean) @ directions).var(0)
+    largest = torch.linalg.eigvalsh(torch.cov(points.double().T))[-2:].flip(0)
+    assert torch.allclose(kept, largest) and torch.allclose(directions.T @ directions, torch.eye(2, dtype=torch.float64))
+
+
+def test_trajectory_and_steps():
+    generator = torch.Generator().manual_seed(0)
+    e = torch.randn(12, 4, generator=generator)
+    path = torch.randn(5, 4, generator=generator)
+    figure = plots.trajectory_figure(e, np.zeros(12, int), ["items"], path, path / 2, 3, at=2, compensated=e[0])
+    assert is_png(plots.png(figure))
+    rows = [
+        {"part": "test", "method": "DAE4Rec", "S": s, "compensator": c, "HR@10": 0.1 * (1 + c), "seconds": 1.0}
+        for s in (1, 10, "markov") for c in ((False,) if s == "markov" else (False, True)) for _ in range(3)
+    ]
+    figure = plots.steps_figure(pd.DataFrame(rows), marker=10)
+    texts = [t.get_text() for t in figure.axes[0].get_legend().get_texts()]
+    assert set(texts) == {"without compensator", "with compensator", "Markov chain, T steps"}
+    assert is_png(plots.png(figure))
+
+
+def test_a_slider_holds_its_pictures_and_a_still_one(monkeypatch, one_sentence):
+    shown = []
+    monkeypatch.setattr(widgets, "display", lambda bundle, **options: shown.append((bundle, options)))
+    pictures = [plots.png(plots.lines({"a": pd.Series([n, 1.0])}, "x", "y")) for n in (0.0, 1.0)]
+    widgets.picture_slider(pictures, [1, 10], "S", "two lines", start=1)
+    bundle, options = shown[0]
+    assert options["metadata"]["image/png"]["alt"] == "two lines" and bundle["text/plain"] == "slider S: 1, 10"
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    one_sentence(lambda: widgets.picture_slider(pictures, [1], "S", "x"), "2 pictures for 1 labels")
+
+
+def test_show_gives_the_picture_its_text(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plots, "display", shown.append)
+    plots.show(plots.lines({"a": pd.Series([1.0])}, "x", "y"), "a single point")
+    data, metadata = shown[0]._repr_png_()
+    assert metadata["alt"] == "a single point" and data
+
+
+@pytest.fixture(scope="module")
+def build():
+    spec = importlib.util.spec_from_file_location("build", ROOT / "notebooks" / "build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_an_unchanged_notebook_is_rebuilt_to_the_same_bytes(build, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(build, "FOLDER", tmp_path)
+    draft = tmp_path / "toy.py"
+    draft.write_text(
+        "# %%\nimport ipywidgets as W\nfrom tqdm.auto import tqdm\nfrom IPython.display import display\n"
+        "for _ in tqdm(range(3)): pass\n# %% tags=['check']\ns, t = W.IntSlider(), W.IntText()\n"
+        "W.jslink((s, 'value'), (t, 'value'))\ndisplay(W.VBox([s, t]))\n"
+    )
+    assert build.main([str(draft)]) == 0
+    first = (tmp_path / "toy.ipynb").read_text()
+    assert build.main([str(tmp_path / "toy.ipynb")]) == 0
+    assert (tmp_path / "toy.ipynb").read_text() == first
+    state = json.loads(first)["metadata"]["widgets"]["application/vnd.jupyter.widget-state+json"]["state"]
+    names = {model["model_name"] for model in state.values()}
+    assert {"IntSliderModel", "IntTextModel", "LinkModel"} <= names and "FloatProgressModel" not in names
+    draft.write_text("# %%\n1 / 0\n")
+    assert build.main([str(draft)]) == 1
+    assert (tmp_path / "toy.ipynb").read_text() == first and "its file is unchanged" in capsys.readouterr().err
