@@ -127,11 +127,11 @@ def run(options) -> None:
     for user in range(0, dataset.n_users, max(1, dataset.n_users // 10))[:10]:
         history, answer = dataset.sequence(user)[:-1], dataset.sequence(user)[-1]
         found = recommender.recommend(dataset.item_ids[history].tolist(), k=5)
-        names = [label(dataset, dataset.item_ids.tolist().index(item)) for item in found["item_id"]]
-        print(f"\n  user {dataset.user_ids[user]}, after {', '.join(label(dataset, i) for i in history[-3:])}")
+        names = [dataset.label(dataset.item_ids.tolist().index(item)) for item in found["item_id"]]
+        print(f"\n  user {dataset.user_ids[user]}, after {', '.join(dataset.label(i) for i in history[-3:])}")
         for name in names:
-            print(f"    {'->' if name == label(dataset, answer) else '  '} {name}")
-        print(f"       really next: {label(dataset, answer)}")
+            print(f"    {'->' if name == dataset.label(answer) else '  '} {name}")
+        print(f"       really next: {dataset.label(answer)}")
 
 
 def fit_command(options) -> None:
@@ -211,19 +211,11 @@ def describe(dataset, split) -> str:
     )
 
 
-def label(dataset, item: int) -> str:
-    """What a reader calls an item: its name or description where there is one, else its id."""
-    for column in ("name", "description"):
-        if column in dataset.attributes and pd.notna(dataset.attributes[column].iloc[item]):
-            return str(dataset.attributes[column].iloc[item])
-    return str(dataset.item_ids[item])
-
-
 def table_text(table: pd.DataFrame) -> str:
     """The test rows of a tidy table, in percent."""
     test = table[table["part"] == "test"].copy()
     setting = [
-        "" if pd.isna(s) else f" S={s if isinstance(s, str) else int(s)}{' + compensator' if compensated is True else ''}"
+        "" if pd.isna(s) else f" S={s if s == 'markov' else int(s)}{' + compensator' if compensated is True else ''}"
         for s, compensated in zip(test["S"], test["compensator"], strict=True)
     ]
     test["method"] = test["method"] + setting

@@ -6,6 +6,7 @@
     steps.csv          tidy sweep over S and seeds at the default delta, with baselines and the Markov chain
     deltas.csv         tidy sweep over delta at S = 10; three seeds at 0 and at the default, one at the others
     embeddings.safetensors   E after training at each delta (seed 0), half precision
+    overview.png       the series in three pictures, for the README
 """
 
 from collections.abc import Callable
@@ -14,12 +15,14 @@ from pathlib import Path
 import pandas as pd
 from safetensors.torch import save_file
 
+from dae4rec_core import plots
 from dae4rec_core.config import Config, choose_device
-from dae4rec_core.data import prepare
+from dae4rec_core.data import Dataset, prepare
 from dae4rec_core.evaluation import baseline_rows, ceiling_rows, model_rows, tidy
 from dae4rec_core.events import Event, History
-from dae4rec_core.gae import pretrain_gae
+from dae4rec_core.gae import pretrain_gae, similarity
 from dae4rec_core.graph import training_graph
+from dae4rec_core.recommender import Recommender
 from dae4rec_core.training import fit
 
 ARTIFACTS = Path("data/artifacts")
@@ -69,7 +72,15 @@ def make_artifacts(
                     recommender.save(folder / "checkpoint", data=dataset.name)
     pd.concat(curves).to_csv(folder / "curves.csv", index=False, float_format="%.6g")
     save_file(embeddings, folder / "embeddings.safetensors")
+    write_overview(dataset, folder)
     return folder
+
+
+def write_overview(dataset: Dataset, folder: Path) -> None:
+    """Draw overview.png from the other artifacts."""
+    similar = similarity(Recommender.load(folder / "checkpoint", "cpu").z_star).numpy()
+    figure = plots.overview(dataset, similar, pd.read_csv(folder / "steps.csv"))
+    (folder / "overview.png").write_bytes(plots.png(figure))
 
 
 def artifacts_of(data_name: str, root: str | Path = ARTIFACTS) -> Path:

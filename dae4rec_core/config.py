@@ -83,6 +83,8 @@ class Config:
         for name in ("delta", "pos_weight", "pair_rows", "epochs", "patience", "compensator_epochs", "steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"Config.{name} is {getattr(self, name)}; give 0 or more.")
+        if self.dim % 2:
+            raise ValueError(f"Config.dim is {self.dim}; give an even number, for the sines and cosines of the time.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"Config.dropout is {self.dropout}; give a share from 0 up to below 1.")
         if self.steps > self.timesteps:

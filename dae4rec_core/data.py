@@ -1,7 +1,6 @@
 """Interactions: read, validate, filter, encode, split, and turn into next-item examples."""
 
 import zlib
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from pyarrow import ArrowInvalid
 from torch import Tensor
 
 from dae4rec_core.config import Config
@@ -85,6 +83,13 @@ class Dataset:
                 f"known users look like {self.user_ids[0]!r}. Give one of them, or a history of items."
             )
         return int(found[0])
+
+    def label(self, item: int) -> str:
+        """What a reader calls an item: its name or description where there is one, else its id."""
+        for column in ("name", "description"):
+            if column in self.attributes and pd.notna(self.attributes[column].iloc[item]):
+                return str(self.attributes[column].iloc[item])
+        return str(self.item_ids[item])
 
     def statistics(self) -> dict[str, float]:
         """The columns of the paper's Table 2. Sparsity is 1 - distinct (user, item) pairs / (users x items)."""

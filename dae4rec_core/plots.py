@@ -61,23 +61,27 @@ def coordinates(dataset: Dataset) -> np.ndarray | None:
     return None
 
 
-def item_groups(dataset: Dataset, most: int = 8) -> tuple[np.ndarray, list[str]]:
-    """A group number for each item and the groups' names: by category, else by area, else all in one.
+def item_groups(dataset: Dataset, by: str = "category", most: int = 8) -> tuple[np.ndarray, list[str]]:
+    """A group number for each item and the groups' names; where the data lacks what is asked for, the next best.
 
-    Categories beyond the `most - 1` largest become "other"; areas are bands of longitude with equal counts.
+    "category": categories beyond the `most - 1` largest become "other". "area": the column district, else bands of
+    longitude with equal counts. Data with neither has one group, "items".
     """
-    column = next((c for c in ("category", "parent_category") if c in dataset.attributes), None)
-    if column:
-        values = dataset.attributes[column].fillna("unknown").astype(str)
-        common = values.value_counts()
-        names = sorted(common.index[: most if len(common) <= most else most - 1])
-        names += ["other"] if len(common) > most else []
-        return np.array([names.index(v) if v in names else len(names) - 1 for v in values]), names
     place = coordinates(dataset)
-    if place is not None:
-        bands = pd.qcut(place[:, 0], min(most, 6), labels=False, duplicates="drop")
+    column = next((c for c in ("category", "parent_category") if c in dataset.attributes), None)
+    if by == "area" and "district" in dataset.attributes:
+        codes, names = pd.factorize(dataset.attributes["district"].astype(str), sort=True)
+        return codes, list(names)
+    if place is not None and (by == "area" or column is None):
+        bands = pd.qcut(place[:, 0], 24 if by == "area" else 6, labels=False, duplicates="drop")
         return bands.astype(int), [f"area {n + 1}" for n in range(bands.max() + 1)]
-    return np.zeros(dataset.n_items, dtype=int), ["items"]
+    if column is None:
+        return np.zeros(dataset.n_items, dtype=int), ["items"]
+    values = dataset.attributes[column].fillna("unknown").astype(str)
+    common = values.value_counts()
+    names = sorted(common.index[: most if len(common) <= most else most - 1])
+    names += ["other"] if len(common) > most else []
+    return np.array([names.index(v) if v in names else len(names) - 1 for v in values]), names
 
 
 def scatter_groups(axis, xy: np.ndarray, groups: np.ndarray, names: list[str], size=12, legend: bool = True) -> None:
@@ -142,8 +146,28 @@ def heatmaps(matrices: dict[str, np.ndarray], groups: np.ndarray, names: list[st
             axis.axhline(border - 0.5, color="white", linewidth=0.4)
             axis.axvline(border - 0.5, color="white", linewidth=0.4)
         axis.set(title=title, xticks=[], yticks=[])
-    axes[0].set_yticks(middles, names, fontsize=7)
+    every = -(-len(names) // 10)  # at most ten names beside the picture
+    axes[0].set_yticks(middles[::every], names[::every], fontsize=7)
     figure.colorbar(image, ax=list(axes), shrink=0.8)
+    return figure
+
+
+def overview(dataset: Dataset, similarity: np.ndarray, table: pd.DataFrame) -> Figure:
+    """The series in three pictures: the items (on the map where there is one), their similarity, HR@10 against S."""
+    figure, axes = panels(3, width=4.3, height=3.7)
+    groups, names = item_groups(dataset, "area")
+    place = coordinates(dataset)
+    if place is not None:
+        scatter_groups(axes[0], place, *item_groups(dataset), size=8, legend=False)
+        axes[0].set(aspect="equal")
+    axes[0].set_title(f"{dataset.n_items:,} items, {dataset.n_users:,} users")
+    axes[0].axis("off")
+    order = np.argsort(groups, kind="stable")
+    axes[1].imshow(similarity[np.ix_(order, order)], vmin=0, vmax=1, cmap=HEAT, interpolation="none")
+    axes[1].set(title="what the graph auto-encoder found", xticks=[], yticks=[])
+    draw_steps(axes[2], table, "HR@10", 100)
+    axes[2].set(title="sampling in S of T steps", ylabel="HR@10 (%)")
+    axes[2].legend(fontsize=7, frameon=False)
     return figure
 
 
@@ -219,31 +243,31 @@ def trajectory_figure(
     return figure
 
 
-def steps_figure(table: pd.DataFrame, metric: str = "HR@10", part: str = "test", marker: int | None = None) -> Figure:
-    """Figure 3's layout from a tidy sweep: the metric and the seconds against S, with and without compensator.
-
-    Bars are one standard deviation over seeds. The Markov chain (S = "markov") is a dashed level.
-    """
+def draw_steps(axis, table: pd.DataFrame, column: str, scale: float, part: str = "test") -> None:
+    """One column of a tidy sweep against S: without and with compensator, mean and one standard deviation over seeds;
+    the Markov chain (S = "markov") as a dashed level."""
     model = table[(table["part"] == part) & (table["method"] == "DAE4Rec")]
     chain, model = model[model["S"].astype(str) == "markov"], model[model["S"].astype(str) != "markov"]
     model = model.assign(S=model["S"].astype(int), compensator=model["compensator"].astype(str) == "True")
-    figure, axes = panels(2, width=4.8, height=3.5)
-    for axis, column, scale in ((axes[0], metric, 100), (axes[1], "seconds", 1)):
-        for compensated, colour, name in (
-            (False, PLAIN, "without compensator"),
-            (True, COMPENSATED, "with compensator"),
-        ):
-            group = model[model["compensator"] == compensated].groupby("S")[column].agg(["mean", "std"]) * scale
-            axis.errorbar(
-                group.index, group["mean"], group["std"].fillna(0), color=colour, marker="o", capsize=3, label=name
-            )
-        if len(chain):
-            axis.axhline(chain[column].mean() * scale, color=CHAIN, linestyle="--", label="Markov chain, T steps")
-        if marker is not None:
-            axis.axvline(marker, color=COLOURS[1], linewidth=6, alpha=0.3)
-        axis.set(
-            xscale="log", xlabel="S (sampling steps)", ylabel=f"{metric} (%)" if scale == 100 else "seconds, all users"
+    for compensated, colour, name in ((False, PLAIN, "without compensator"), (True, COMPENSATED, "with compensator")):
+        group = model[model["compensator"] == compensated].groupby("S")[column].agg(["mean", "std"]) * scale
+        axis.errorbar(
+            group.index, group["mean"], group["std"].fillna(0), color=colour, marker="o", capsize=3, label=name
         )
-    axes[1].set_yscale("log")
+    if len(chain):
+        axis.axhline(chain[column].mean() * scale, color=CHAIN, linestyle="--", label="Markov chain, T steps")
+    axis.set(xscale="log", xlabel="S (sampling steps)")
+
+
+def steps_figure(table: pd.DataFrame, metric: str = "HR@10", marker: int | None = None) -> Figure:
+    """Figure 3's layout from a tidy sweep: the metric and the seconds against S, with a band at `marker`."""
+    figure, axes = panels(2, width=4.8, height=3.5)
+    draw_steps(axes[0], table, metric, 100)
+    draw_steps(axes[1], table, "seconds", 1)
+    axes[0].set(ylabel=f"{metric} (%)")
+    axes[1].set(ylabel="seconds, all users", yscale="log")
+    if marker is not None:
+        for axis in axes:
+            axis.axvline(marker, color=COLOURS[1], linewidth=6, alpha=0.3)
     axes[0].legend(fontsize=8, frameon=False)
     return figure

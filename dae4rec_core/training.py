@@ -227,7 +227,17 @@ def train_compensator(
     e0 = model.embedding.weight.detach()[train.target.to(device)]
     compensator = Compensator(config.dim, config.hidden, config.dropout).to(device)
     optimizer = torch.optim.Adam(compensator.parameters(), lr=config.lr)
-    recommender.compensators[steps] = compensator
+
+    # validation is sampled once too, with the noise of recommender.scorer; its examples stand for their row numbers
+    e_judged, h_judged = last_noisy(model, validation, steps, torch.Generator().manual_seed(0), batch_size=1024)
+    numbers = torch.arange(len(validation)).unsqueeze(1)
+    rows_to_judge = Examples(numbers, validation.target, validation.user)
+
+    @torch.no_grad()
+    def score_row(numbers: Tensor) -> Tensor:
+        rows = numbers[:, 0].to(device)
+        return model.scores(compensator.eval()(e_judged[rows], h_judged[rows]))
+
     best_figure, best = -1.0, None
     for epoch in range(1, config.compensator_epochs + 1):
         compensator.train()
@@ -238,7 +248,7 @@ def train_compensator(
             loss.backward()
             optimizer.step()
             total += loss.detach() * len(rows)
-        metrics = evaluate(recommender.scorer(steps, compensate=True), validation)
+        metrics = evaluate(score_row, rows_to_judge)
         if metrics["NDCG@10"] > best_figure:
             best_figure = metrics["NDCG@10"]
             best = {name: value.detach().clone() for name, value in compensator.state_dict().items()}
@@ -246,7 +256,7 @@ def train_compensator(
         report(callbacks, Event("compensator", epoch, config.compensator_epochs, figures))
     if best is not None:
         compensator.load_state_dict(best)
-    compensator.eval()
+    recommender.compensators[steps] = compensator.eval()
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@
     python notebooks/build.py notebooks/01_*.ipynb         some of them
     python notebooks/build.py drafts/01_graph.py           a py:percent text becomes notebooks/<its name>.ipynb
 
-What would differ between two runs is made the same: cell ids follow the cell's place, widget ids their first appearance,
+What would differ between two runs is made the same: cell ids follow the cell's place, widget ids their first showing,
 no timing is recorded, keys are sorted. A notebook that fails is left as it was. To edit one as text, use
 `jupytext --to py:percent`.
 """

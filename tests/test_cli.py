@@ -66,7 +66,8 @@ def test_run_without_names_or_law_shows_item_ids(place, tmp_path, capfd):
     assert main(["run", "--data", f"{place}/ring.csv", "--out", f"{tmp_path}/out", *TINY]) == 0
     text = capfd.readouterr().out
     assert "the law" not in text
-    assert text.startswith("ring: ") and "60 users, 30 items" in text and "user u00, after i" in text
+    assert text.startswith("ring: ")
+    assert "60 users, 30 items" in text and "user u00, after i" in text
 
 
 def test_fit_twice_resumes(tmp_path, place, capfd):
@@ -188,7 +189,7 @@ def test_every_field_of_the_configuration_is_an_option():
 
 def test_bad_data(tmp_path, place, refuses):
     bad = tmp_path / "bad.csv"
-    refuses(["fit", "--data", tmp_path / "none.csv", "--out", tmp_path], "none.csv", "check the path")
+    refuses(["fit", "--data", tmp_path / "no.csv", "--out", tmp_path], "no.csv", "check the path")
     refuses(["run", "--data", tmp_path, "--out", tmp_path / "o"], tmp_path, "interactions.csv")
     for text, word in (
         ("", "is empty"),

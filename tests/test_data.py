@@ -247,7 +247,7 @@ HEAD = "user_id,item_id,timestamp\n"
 @pytest.mark.parametrize(
     "text, words",
     [
-        ("user,item_id,timestamp\nu,a,1\n", ["no column user_id", "it has user, item_id", "rename"]),
+        ("user,item_id,timestamp\nu,a,1\n", ["no column user_id", "it has user,", "rename"]),
         ("a;b\n1;2\n", ["no column user_id, item_id, timestamp", "rename"]),
         ("", ["is empty", "header"]),
         (HEAD, ["no rows", "add interactions"]),
@@ -260,7 +260,8 @@ HEAD = "user_id,item_id,timestamp\n"
 )
 def test_bad_files(tmp_path, one_sentence, text, words):
     (tmp_path / "bad.csv").write_text(text)
-    one_sentence(lambda: load_interactions(tmp_path / "bad.csv"), str(tmp_path / "bad.csv"), *words)
+    path = tmp_path / "bad.csv"
+    one_sentence(lambda: load_interactions(path), str(path), *words)
 
 
 def test_missing_files(tmp_path, one_sentence):
@@ -319,6 +320,7 @@ def test_unknown_user(ring, one_sentence):
     [
         ({"delta": -1.0}, ["Config.delta", "-1.0", "0 or more"]),
         ({"repeats": "some"}, ["Config.repeats", "'some'", "first_visits"]),
+        ({"dim": 15}, ["Config.dim", "15", "even"]),
         ({"timesteps": 0}, ["Config.timesteps", "at least 1"]),
         ({"steps": 11, "timesteps": 10}, ["(S) is 11", "(T) = 10", "at most T"]),
         ({"steps": -1}, ["Config.steps", "-1"]),

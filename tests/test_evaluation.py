@@ -25,7 +25,8 @@ def test_baseline_rows_are_what_evaluate_says(ring, tiny):
 
 def test_a_sweep_has_a_row_for_every_setting_and_tells_as_it_goes(ring, tiny):
     told = []
-    table = sweep(*ring, tiny, [0.0, 1.0], [1, 2], [0, 1], "cpu", parts=("test",), on_rows=lambda t: told.append(len(t)))
+    options = {"parts": ("test",), "on_rows": lambda rows: told.append(len(rows))}
+    table = sweep(*ring, tiny, [0.0, 1.0], [1, 2], [0, 1], "cpu", **options)
     model = table[table["method"] == "DAE4Rec"]
     assert len(model) == 2 * 2 * 2 * 2  # deltas, seeds, S, with and without compensator
     assert not model.duplicated(["delta", "seed", "S", "compensator"]).any()

@@ -34,6 +34,9 @@ def test_groups_come_from_categories_then_places(ring):
     assert all(names[g] in (k, "other") for g, k in zip(groups, kinds, strict=True))
     groups, names = plots.item_groups(with_attributes(dataset, lon=np.arange(n), lat=0.0))
     assert (np.diff(groups) >= 0).all() and len(names) == 6
+    towns = ["b", "a"] * (n // 2)
+    groups, names = plots.item_groups(with_attributes(dataset, category=kinds, district=towns), "area")
+    assert names == ["a", "b"] and groups.tolist() == [1, 0] * (n // 2)
     assert plots.item_groups(dataset)[1] == ["items"]
 
 
@@ -66,7 +69,8 @@ def test_the_principal_plane_keeps_the_most_variance():
     mean, directions = plots.principal_plane(points)
     kept = ((points.double() - mean) @ directions).var(0)
     largest = torch.linalg.eigvalsh(torch.cov(points.double().T))[-2:].flip(0)
-    assert torch.allclose(kept, largest) and torch.allclose(directions.T @ directions, torch.eye(2, dtype=torch.float64))
+    assert torch.allclose(kept, largest)
+    assert torch.allclose(directions.T @ directions, torch.eye(2, dtype=torch.float64))
 
 
 def test_trajectory_and_steps():

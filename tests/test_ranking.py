@@ -1,4 +1,4 @@
-"""Metrics against torchmetrics, chance, and brute force over tie orders. Float64: errors < 1e-12."""
+"""Metrics against torchmetrics, chance, and brute force over tie orders (float64, to 1e-12)."""
 
 import itertools
 import math
@@ -62,7 +62,7 @@ def test_constant_model_scores_exactly_chance():
 
 
 def test_ties_equal_the_mean_over_all_tie_orders():
-    """Every one of the 720 orders of six items breaks the ties once: exact up to rounding, 1e-12."""
+    """Each of the 720 orders of six items breaks the ties once: exact up to rounding, 1e-12."""
     generator = torch.Generator().manual_seed(1)
     orders = list(itertools.permutations(range(6)))
     for _ in range(12):

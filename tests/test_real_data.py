@@ -1,4 +1,4 @@
-"""Real data sets beside the project: they load, filter and split, and their sizes are as noted there."""
+"""Real data sets beside the project: they load, filter, split, and have the sizes noted there."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from dae4rec_core.training import fit
 
 pytestmark = pytest.mark.real_data
 
-# records, users, items of the 5-core, by the README of ../shared/data and the filter that gives them
+# records, users, items of the 5-core in ../shared/data/README.md, and the filter that gives them
 SIZES = {
     "online_retail": ("keep", 260_422, 13_572, 2_969, {"description", "category"}),
     "retailrocket": ("keep", 156_728, 21_541, 11_091, {"category"}),

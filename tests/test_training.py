@@ -14,7 +14,8 @@ from dae4rec_core.data import global_time, make_examples
 from dae4rec_core.events import Event, History, ProgressBar
 from dae4rec_core.graph import training_graph
 from dae4rec_core.ranking import evaluate
-from dae4rec_core.training import fit, validation_sample
+from dae4rec_core.recommender import Recommender
+from dae4rec_core.training import fit, train_compensator, validation_sample
 
 
 def weights(recommender) -> dict[str, torch.Tensor]:
@@ -61,22 +62,15 @@ def test_changing_the_test_items_changes_nothing_before_evaluation(ring, tiny, k
     one, other = fit(dataset, split, tiny, "cpu"), fit(changed, split, tiny, "cpu")
     assert differing(weights(one), weights(other)) == []
     # the change is real: the evaluation sees it
-    figures = [
-        evaluate(r.scorer(), make_examples(d, split.test, 5))
-        for r, d in ((one, dataset), (other, changed))
-    ]
+    figures = [evaluate(r.scorer(), make_examples(d, split.test, 5)) for r, d in ((one, dataset), (other, changed))]
     assert figures[0] != figures[1]
 
 
 def test_changing_the_validation_items_changes_no_graph_no_example_and_no_z_star(ring, tiny):
     dataset, split = ring
     changed = other_items(dataset, split.validation)
-    np.testing.assert_array_equal(
-        training_graph(dataset, split).edges, training_graph(changed, split).edges
-    )
-    one, other = (
-        make_examples(d, split.training_targets(d), 5) for d in (dataset, changed)
-    )
+    np.testing.assert_array_equal(training_graph(dataset, split).edges, training_graph(changed, split).edges)
+    one, other = (make_examples(d, split.training_targets(d), 5) for d in (dataset, changed))
     assert torch.equal(one.history, other.history) and torch.equal(one.target, other.target)
     # with one epoch there is nothing to choose, so the weights are the same too
     once = tiny.replace(epochs=1, compensator_epochs=1)
@@ -125,13 +119,17 @@ def test_a_state_of_another_run_is_refused(ring, tiny, tmp_path, one_sentence):
     fit(dataset, split, one, "cpu", state=tmp_path)
     text = one_sentence(
         lambda: fit(dataset, split, one.replace(lr=0.5), "cpu", state=tmp_path),
-        str(tmp_path), "another configuration", "another state folder",
+        str(tmp_path),
+        "another configuration",
+        "another state folder",
     )
     assert "data" not in text
     changed = other_items(dataset, split.validation[:1] - 1)
     one_sentence(
         lambda: fit(changed, split, one, "cpu", state=tmp_path),
-        str(tmp_path), "other data", "another state folder",
+        str(tmp_path),
+        "other data",
+        "another state folder",
     )
 
 
@@ -179,11 +177,14 @@ def test_a_large_training_set_is_thinned(ring, tiny, monkeypatch):
     assert len(sample) == 20 and sample.user.tolist() == list(range(0, 60, 3))
     monkeypatch.setattr(training, "COMPENSATOR_EXAMPLES", 50)
     seen, real = [], training.last_noisy
-    monkeypatch.setattr(
-        training, "last_noisy", lambda m, e, *rest: seen.append(len(e)) or real(m, e, *rest)
-    )
+
+    def spy(model, examples, *rest, **options):
+        seen.append(len(examples))
+        return real(model, examples, *rest, **options)
+
+    monkeypatch.setattr(training, "last_noisy", spy)
     fit(dataset, split, tiny.replace(epochs=1), "cpu")
-    assert seen == [50]
+    assert seen == [50, 20]  # training, then validation
 
 
 # what the method promises
@@ -192,7 +193,12 @@ def test_a_large_training_set_is_thinned(ring, tiny, monkeypatch):
 @pytest.fixture(scope="module")
 def longer(tiny):
     return tiny.replace(
-        epochs=25, patience=25, gae_steps=100, lr=1e-2, lr_embedding=1e-2, dropout=0.0,
+        epochs=25,
+        patience=25,
+        gae_steps=100,
+        lr=1e-2,
+        lr_embedding=1e-2,
+        dropout=0.0,
         compensator_epochs=20,
     )
 
@@ -288,3 +294,15 @@ def test_devices(one_sentence):
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_device("auto").type in ("cuda", "mps", "cpu")
     one_sentence(lambda: choose_device("abacus"), "'abacus'", "choose auto", "cpu")
+
+
+def test_the_compensators_validation_is_what_the_recommender_does(trained, ring, tiny):
+    """The sampled-once validation reports the same figure as the recommender's own scorer."""
+    dataset, split = ring
+    recommender = Recommender(trained.model, trained.item_ids)
+    train = make_examples(dataset, split.training_targets(dataset), tiny.max_len)
+    validation = validation_sample(dataset, split, tiny)
+    log = History()
+    train_compensator(recommender, train, validation, 5, [log])
+    best = log.frame("compensator")["NDCG@10"].max()
+    assert evaluate(recommender.scorer(5), validation)["NDCG@10"] == pytest.approx(best, abs=1e-9)
