@@ -98,7 +98,7 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     """One option a field of Config, with its explanation."""
     group = parser.add_argument_group("configuration")
     for field in dataclasses.fields(Config):
-        kind = field.type if field.type is not bool else lambda text: text.lower() in ("1", "true", "yes")
+        kind = field.type if field.type is not bool else true_or_false
         group.add_argument(
             f"--{field.name.replace('_', '-')}",
             type=kind,
@@ -107,6 +107,12 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
             metavar=field.type.__name__.upper(),
             help=f"{field.metadata['help']} (default: {field.default})".replace("%", "%%"),
         )
+
+
+def true_or_false(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() == "true"
 
 
 def config_of(options) -> Config:
@@ -121,7 +127,7 @@ def run(options) -> None:
     recommender.save(options.out, data=dataset.name)
     rows = [*baseline_rows(dataset, split, config), *ceiling_rows(options.data, dataset, split)]
     rows += model_rows(recommender, dataset, split, [config.sampling_steps], callbacks=[ProgressBar()])
-    print(f"\nTest: every user's held-out last item, ranked among all {dataset.n_items} items, none filtered\n")
+    print(f"\nTest ({config.split}): each answer is ranked among all {dataset.n_items} items, none filtered\n")
     print(table_text(tidy(rows, dataset.name)))
     print(f"\nRecommendations for ten users (checkpoint in {options.out})")
     for user in range(0, dataset.n_users, max(1, dataset.n_users // 10))[:10]:

@@ -6,6 +6,7 @@
     steps.csv          tidy sweep over S and seeds at the default delta, with baselines and the Markov chain
     deltas.csv         tidy sweep over delta at S = 10; three seeds at 0 and at the default, one at the others
     embeddings.safetensors   E after training at each delta (seed 0), half precision
+    times.csv          seconds to sample and rank all test users at every S, median of three runs on this machine
     overview.png       the series in three pictures, for the README
 """
 
@@ -17,8 +18,8 @@ from safetensors.torch import save_file
 
 from dae4rec_core import plots
 from dae4rec_core.config import Config, choose_device
-from dae4rec_core.data import Dataset, prepare
-from dae4rec_core.evaluation import baseline_rows, ceiling_rows, model_rows, tidy
+from dae4rec_core.data import Dataset, Split, make_examples, prepare
+from dae4rec_core.evaluation import baseline_rows, ceiling_rows, model_rows, sampling_times, tidy
 from dae4rec_core.events import Event, History
 from dae4rec_core.gae import pretrain_gae, similarity
 from dae4rec_core.graph import training_graph
@@ -69,11 +70,20 @@ def make_artifacts(
                 steps_rows += model_rows(recommender, dataset, split, steps, markov=True, callbacks=callbacks)
                 tidy(steps_rows, dataset.name).to_csv(folder / "steps.csv", index=False, float_format="%.6g")
                 if seed == SEEDS[0]:
-                    recommender.save(folder / "checkpoint", data=dataset.name)
+                    recommender.save(folder / "checkpoint", half=True, data=dataset.name)
     pd.concat(curves).to_csv(folder / "curves.csv", index=False, float_format="%.6g")
     save_file(embeddings, folder / "embeddings.safetensors")
+    write_times(dataset, split, folder)
     write_overview(dataset, folder)
     return folder
+
+
+def write_times(dataset: Dataset, split: Split, folder: Path) -> None:
+    """Measure times.csv with the checkpoint; run it on a quiet machine."""
+    recommender = Recommender.load(folder / "checkpoint")
+    examples = make_examples(dataset, split.test, recommender.model.config.max_len)
+    times = sampling_times(recommender, examples, sorted(recommender.compensators))
+    times.to_csv(folder / "times.csv", index=False, float_format="%.3f")
 
 
 def write_overview(dataset: Dataset, folder: Path) -> None:

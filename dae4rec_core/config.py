@@ -59,7 +59,7 @@ class Config:
     lr_embedding: float = option(3e-3, "learning rate of E")
     batch_size: int = option(512, "next-item examples in a step")
     epochs: int = option(20, "passes over the training examples, at most")
-    patience: int = option(3, "epochs without a better validation NDCG@10 before training stops")
+    patience: int = option(3, "epochs without a better validation NDCG@10 that training puts up with")
     compensator_epochs: int = option(10, "passes over the sampled e^{tau_1} when the compensator is trained")
     seed: int = option(0, "of every random number")
 
@@ -81,10 +81,13 @@ class Config:
             if getattr(self, name) < 1:
                 raise ValueError(f"Config.{name} is {getattr(self, name)}; give at least 1.")
         for name in ("delta", "pos_weight", "pair_rows", "epochs", "patience", "compensator_epochs", "steps"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:  # also refuses NaN
                 raise ValueError(f"Config.{name} is {getattr(self, name)}; give 0 or more.")
         if self.dim % 2:
             raise ValueError(f"Config.dim is {self.dim}; give an even number, for the sines and cosines of the time.")
+        for name in ("lr", "lr_embedding", "gae_lr", "init_std"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"Config.{name} is {getattr(self, name)}; give a number above 0.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"Config.dropout is {self.dropout}; give a share from 0 up to below 1.")
         if self.steps > self.timesteps:

@@ -1,5 +1,6 @@
 """Whole experiments as functions: the table of one run, and a sweep over delta, S and seeds, as tidy rows."""
 
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 
 from dae4rec_core.baselines import baselines
 from dae4rec_core.config import Config, choose_device
-from dae4rec_core.data import Dataset, Split, make_examples
+from dae4rec_core.data import Dataset, Examples, Split, make_examples
 from dae4rec_core.events import Event
 from dae4rec_core.gae import pretrain_gae
 from dae4rec_core.graph import training_graph
@@ -67,7 +68,7 @@ def model_rows(
     callbacks: list[Callable[[Event], None]] = (),
 ) -> Iterator[dict]:
     """Rows for every S without and with its compensator (trained here if the recommender lacks it), and for the Markov
-    chain of Eq. 3 on request. `seconds` is the time to sample and rank all users of that part."""
+    chain of Eq. 3 on request."""
     config = recommender.model.config
     train = make_examples(dataset, split.training_targets(dataset), config.max_len)
     for s in steps:
@@ -80,7 +81,6 @@ def model_rows(
         examples = make_examples(dataset, getattr(split, part), config.max_len)
         for s, compensate in settings:
             scorer = recommender.markov_scorer() if s == "markov" else recommender.scorer(s, compensate)
-            start = time.perf_counter()
             metrics = evaluate(scorer, examples)
             yield {
                 "part": part,
@@ -90,9 +90,26 @@ def model_rows(
                 "S": s,
                 "compensator": compensate,
                 **metrics,
-                "seconds": time.perf_counter() - start,
-                "users": len(examples),
             }
+
+
+def sampling_times(recommender: Recommender, examples: Examples, steps: list[int], repeats: int = 3) -> pd.DataFrame:
+    """Seconds to sample and rank all examples at each S, and by the Markov chain: the median of `repeats` runs.
+
+    A first run at S = 1 warms up. Columns: S, compensator, seconds, users.
+    """
+    settings = [(s, c) for s in steps for c in (False, True)] + [("markov", False)]
+    rows = []
+    evaluate(recommender.scorer(steps[0], False), examples)
+    for s, compensate in settings:
+        seconds = []
+        for _ in range(repeats):
+            scorer = recommender.markov_scorer() if s == "markov" else recommender.scorer(s, compensate)
+            start = time.perf_counter()
+            evaluate(scorer, examples)
+            seconds.append(time.perf_counter() - start)
+        rows.append({"S": s, "compensator": compensate, "seconds": statistics.median(seconds), "users": len(examples)})
+    return pd.DataFrame(rows)
 
 
 def sweep(

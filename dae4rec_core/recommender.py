@@ -113,8 +113,11 @@ class Recommender:
         values, items = top_k(scores, k)
         return pd.DataFrame({"item_id": self.item_ids[items[0].numpy()], "score": values[0].numpy()})
 
-    def save(self, folder: str | Path, **facts) -> None:
-        """Write weights.safetensors and recommender.json; `facts` (JSON values) are kept beside the configuration."""
+    def save(self, folder: str | Path, half: bool = False, **facts) -> None:
+        """Write weights.safetensors and recommender.json; `facts` (JSON values) are kept beside the configuration.
+
+        half: store float16, half the size, for checkpoints that live in a repository; `load` gives float32 either way.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
@@ -122,7 +125,10 @@ class Recommender:
             tensors |= {f"compensator.{steps}.{name}": v for name, v in compensator.state_dict().items()}
         if self.z_star is not None:
             tensors["z_star"] = self.z_star
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, folder / "weights.safetensors")
+        kind = torch.float16 if half else torch.float32
+        save_file(
+            {k: v.detach().to("cpu", kind).contiguous() for k, v in tensors.items()}, folder / "weights.safetensors"
+        )
         text = {
             "format": FORMAT,
             "config": self.model.config.to_dict(),
@@ -157,7 +163,9 @@ class Recommender:
         config = Config.from_dict(text["config"])
         device = choose_device(device)
         model = DAE4Rec(len(text["item_ids"]), config).to(device)
-        recommender = cls(model, text["item_ids"], tensors["z_star"].to(device) if "z_star" in tensors else None)
+        recommender = cls(
+            model, text["item_ids"], tensors["z_star"].float().to(device) if "z_star" in tensors else None
+        )
         for steps in text["compensators"]:
             recommender.compensators[steps] = Compensator(config.dim, config.hidden, config.dropout).to(device)
         modules = {"model.": model} | {f"compensator.{s}.": c for s, c in recommender.compensators.items()}

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from dae4rec_core.compensator import Compensator, compensator_loss
@@ -137,7 +138,7 @@ class _Progress:
         self.data = zlib.crc32(torch.column_stack([train.history, train.target]).cpu().numpy().tobytes())
         self.epoch, self.stale, self.best_figure = 0, 0, -1.0
         self.best = self._weights()
-        if self.folder is not None and (self.folder / "state.json").is_file():
+        if self.folder is not None and (self.folder / "state.safetensors").is_file():
             self._load()
 
     def _weights(self) -> dict[str, Tensor]:
@@ -171,12 +172,14 @@ class _Progress:
             "config": self.model.config.to_dict(),
             "data": self.data,
         }
+        # one file, put in place by one rename: a run that is killed here loses nothing
         save_file(tensors, self.folder / "state.safetensors.new", metadata={"facts": json.dumps(facts)})
         (self.folder / "state.safetensors.new").replace(self.folder / "state.safetensors")
-        (self.folder / "state.json").write_text(json.dumps(facts, indent=1))
 
     def _load(self) -> None:
-        facts = json.loads((self.folder / "state.json").read_text())
+        with safe_open(self.folder / "state.safetensors", "pt") as file:
+            facts = json.loads(file.metadata()["facts"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
         saved = Config.from_dict(facts["config"])
         if saved.replace(epochs=self.model.config.epochs) != self.model.config:
             raise ValueError(
@@ -186,7 +189,6 @@ class _Progress:
             raise ValueError(
                 f"The run saved in {self.folder} was trained on other data; give its own, or another state folder."
             )
-        tensors = load_file(self.folder / "state.safetensors")
 
         def part(prefix):
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

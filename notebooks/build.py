@@ -5,8 +5,8 @@
     python notebooks/build.py drafts/01_graph.py           a py:percent text becomes notebooks/<its name>.ipynb
 
 What would differ between two runs is made the same: cell ids follow the cell's place, widget ids their first showing,
-no timing is recorded, keys are sorted. A notebook that fails is left as it was. To edit one as text, use
-`jupytext --to py:percent`.
+no timing is recorded, progress bars keep their count and lose their clock, keys are sorted. A notebook that fails is
+left as it was. To edit one as text, use `jupytext --to py:percent`.
 """
 
 import json
@@ -18,9 +18,10 @@ from pathlib import Path
 import jupytext
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 FOLDER = Path(__file__).parent
+LIMIT = 600  # seconds a cell may take
 WIDGETS = "application/vnd.jupyter.widget-state+json"
 VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -37,42 +38,31 @@ def execute(source: Path) -> dict:
         "language_info": {"name": "python"},
     }
     client = NotebookClient(
-        notebook, timeout=600, kernel_name="python3", record_timing=False, resources={"metadata": {"path": str(FOLDER)}}
+        notebook,
+        timeout=LIMIT,
+        kernel_name="python3",
+        record_timing=False,
+        resources={"metadata": {"path": str(FOLDER)}},
     )
     client.execute()
     notebook.metadata["language_info"] = {"name": "python"}  # no patch version of Python in the diff
     return json.loads(nbformat.writes(notebook))
 
 
-def drop_progress_bars(notebook: dict) -> None:
-    """Remove the bars' outputs and state: they hold times, so no two runs agree on them."""
-    state = notebook["metadata"].get("widgets", {}).get(WIDGETS, {}).get("state", {})
+def settle_progress_bars(state: dict) -> None:
+    """Write each bar's words anew from its count: tqdm's hold times, so no two runs would agree on them.
 
-    def is_bar(model_id: str) -> bool:
-        text = json.dumps(
-            [
-                state[child.removeprefix("IPY_MODEL_")]
-                for child in state.get(model_id, {}).get("state", {}).get("children", [])
-            ]
-        )
-        return "FloatProgressModel" in text
-
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "code":
-            cell["outputs"] = [
-                o for o in cell["outputs"] if not is_bar(o.get("data", {}).get(VIEW, {}).get("model_id", ""))
-            ]
-    shown = [
-        o["data"][VIEW]["model_id"]
-        for c in notebook["cells"]
-        for o in c.get("outputs", [])
-        if VIEW in o.get("data", {})
-    ]
-    kept = reachable(state, shown)
-    for model_id in set(state) - set(kept):
-        del state[model_id]
-    if not state:
-        notebook["metadata"].pop("widgets", None)
+    The bar itself stays, because nbval expects every output of the run in the file.
+    """
+    for model in list(state.values()):
+        names = [m.removeprefix("IPY_MODEL_") for m in model["state"].get("children", [])]
+        parts = [state[name] for name in names if name in state]
+        if [part["model_name"] for part in parts] == ["HTMLModel", "FloatProgressModel", "HTMLModel"]:
+            left, bar, right = (part["state"] for part in parts)
+            done, total = bar.get("value", 0.0), bar.get("max", 100.0)
+            left["value"] = re.sub(r"\s*\d+%", f" {done / total:.0%}" if total else "", left.get("value", ""))
+            counted = "/" in right.get("value", "").split("[")[0]  # a bar without a total shows "7it" instead
+            right["value"] = f" {done:.0f}/{total:.0f}" if counted else right.get("value", "").split("[")[0]
 
 
 def reachable(state: dict, shown: list[str]) -> list[str]:
@@ -98,7 +88,6 @@ def reachable(state: dict, shown: list[str]) -> list[str]:
 
 def normalise(notebook: dict) -> str:
     """The notebook's text with stable widget ids and sorted keys."""
-    drop_progress_bars(notebook)
     state = notebook["metadata"].get("widgets", {}).get(WIDGETS, {}).get("state", {})
     shown = [
         o["data"][VIEW]["model_id"]
@@ -106,8 +95,14 @@ def normalise(notebook: dict) -> str:
         for o in c.get("outputs", [])
         if VIEW in o.get("data", {})
     ]
+    settle_progress_bars(state)
+    kept = reachable(state, shown)
+    for model_id in set(state) - set(kept):
+        del state[model_id]
+    if not state:
+        notebook["metadata"].pop("widgets", None)
     text = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True)
-    for number, model_id in enumerate(reachable(state, shown)):
+    for number, model_id in enumerate(kept):
         text = text.replace(model_id, f"{number:032x}")
     return json.dumps(json.loads(text), indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
@@ -122,6 +117,15 @@ def main(arguments: list[str]) -> int:
             print(
                 f"{source.name} stopped, its file is unchanged: {error.ename}: {error.evalue}\n{error}", file=sys.stderr
             )
+            return 1
+        except CellTimeoutError:
+            print(f"{source.name} stopped, its file is unchanged: a cell ran longer than {LIMIT} s.", file=sys.stderr)
+            return 1
+        except DeadKernelError:
+            print(f"{source.name} stopped, its file is unchanged: its kernel died (out of memory?).", file=sys.stderr)
+            return 1
+        except FileNotFoundError as error:
+            print(f"{error.filename} does not exist; give a path to an .ipynb or .py file.", file=sys.stderr)
             return 1
         (FOLDER / f"{source.stem}.ipynb").write_text(text)
         print(f"{source.stem}: {time.perf_counter() - start:.0f} s", flush=True)

@@ -1,5 +1,6 @@
 """What every notebook must be: executed in order, free of errors, described in words, with exercises that check."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -51,6 +52,12 @@ def test_every_picture_has_a_text(notebook):
                 assert len(output.metadata["image/png"]["alt"]) > 20, cell.source
     prose = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
     assert not re.search(r"!\[\s*\]\(", prose)
+    assert all(re.search(r"\balt=[\"'][^\"']+", tag) for tag in re.findall(r"<img\b[^>]*>", prose))
+
+
+def test_no_cell_relies_on_a_semicolon(notebook):
+    """nbval runs cells without history, where a last `;` hides nothing: the stored output would differ."""
+    assert not [c.source for c in code_cells(notebook) if c.source.rstrip().endswith(";")]
 
 
 def test_cells_are_short_and_widgets_keep_their_state(notebook):
@@ -65,15 +72,22 @@ def test_links_between_notebooks_exist(notebook):
         assert (FOLDER / target).is_file(), target
 
 
+def functions(source):
+    return [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+
+
 def exercises_of(notebook):
-    """(stub source, checker name, function name, solution source) of each exercise."""
+    """(stub source, checker name, function name, solution source) of each exercise, in the order of the convention."""
     cells = list(notebook.cells)
     for n, cell in enumerate(cells):
         if "exercise" in cell.metadata.get("tags", []):
-            check = next(c for c in cells[n + 1 :] if "check" in c.metadata.get("tags", []))
+            place, check = next((m, c) for m, c in enumerate(cells) if m > n and c.cell_type == "code")
+            assert "check" in check.metadata.get("tags", []), f"the code cell after {cell.source!r} is its check"
             checker, function = re.search(r"exercises\.(check_\w+)\((\w+)\)", check.source).groups()
-            folded = next(c for c in cells[n + 1 :] if "<summary>Solution</summary>" in c.source)
-            solution = re.search(r"```python\n(.*?)```", folded.source, re.S).group(1)
+            assert functions(cell.source) == [function] and "raise NotImplementedError" in cell.source
+            folded = next(c.source for c in cells[place + 1 :] if "<summary>Solution</summary>" in c.source)
+            [solution] = re.findall(r"```python\n(.*?)```", folded, re.S)
+            assert "<details>" in folded and function in functions(solution)
             yield cell.source, checker, function, solution
 
 
