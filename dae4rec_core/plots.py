@@ -239,7 +239,8 @@ def trajectory_figure(
             *plane(compensated.reshape(1, -1))[0], marker="D", markersize=8, color=COMPENSATED, markeredgecolor="black"
         )
     reach = np.abs(np.concatenate([walked, plane(embeddings)])).max() * 1.1
-    axis.set(title=title, xlim=(-reach, reach), ylim=(-reach, reach), xticks=[], yticks=[])
+    axis.set(title=title, xlim=(-reach, reach), ylim=(-reach, reach))
+    axis.axis("off")
     return figure
 
 

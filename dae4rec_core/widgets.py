@@ -17,14 +17,17 @@ def picture_slider(pictures: list[bytes], labels: list, name: str, alt: str, sta
         raise ValueError(
             f"{name} has {len(pictures)} pictures for {len(labels)} labels; give one for each, at least one."
         )
-    images = [ipywidgets.Image(value=p, format="png", layout=ipywidgets.Layout(width=f"{width}px")) for p in pictures]
+    images = [
+        ipywidgets.Image(value=p, format="png", layout=ipywidgets.Layout(width=f"{width}px", max_width="100%"))
+        for p in pictures
+    ]
     stack = ipywidgets.Stack(images, selected_index=start)
     slider = ipywidgets.SelectionSlider(
         options=[(str(label), n) for n, label in enumerate(labels)],
         index=start,
         description=name,
         continuous_update=True,
-        layout=ipywidgets.Layout(width=f"{width}px"),
+        layout=ipywidgets.Layout(width=f"{width}px", max_width="100%"),
     )
     ipywidgets.jslink((slider, "index"), (stack, "selected_index"))
     bundle = ipywidgets.VBox([slider, stack])._repr_mimebundle_()
