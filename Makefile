@@ -3,6 +3,7 @@ DATA ?= data/town
 ARGS ?=
 BIN := .venv/bin
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root) # containers often run as root, which Jupyter refuses by itself
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
 
 .PHONY: help lab test run artifacts notebooks town
@@ -23,7 +24,7 @@ help:
 
 lab: .venv/installed
 	@echo "Opening JupyterLab on notebooks/00_start_here.ipynb"
-	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+	$(BIN)/jupyter lab $(AS_ROOT) notebooks/00_start_here.ipynb
 
 test: .venv/installed
 	@echo "Running unit tests and every notebook, comparing all outputs"
