@@ -11,6 +11,8 @@ SCHEDULES = ("linear", "cosine", "exponential")
 LAMBDAS = ("uniform", "paper", "min_snr")
 AGGREGATIONS = ("sum", "last")
 AIME_TARGETS = ("gae", "graph")
+PRECISIONS = ("float32", "tf32", "bfloat16")
+RETIRED = ("pair_rows",)  # stands in older checkpoints and decided nothing but how they were trained
 
 
 def option(default, help: str):
@@ -54,7 +56,10 @@ class Config:
     aime_target: str = option("gae", "'gae': Z*; 'graph': the adjacency itself (the paper's -C_ground)")
 
     # optimisation: our choice
-    pair_rows: int = option(256, "rows of the |V| x |V| losses drawn per step (unbiased); 0 = all of them")
+    gae_pairs: int = option(2**20, "item pairs that a step of Eq. 9 looks at, drawn without bias; 0 = all of them")
+    aime_pairs: int = option(2**17, "the same for Eq. 10, where the noise hurts less: see notebook 07")
+    pair_tile: int = option(0, "edge length of their tiles; 0 = 1024 on a CPU, 8192 on a GPU")
+    pair_precision: str = option("float32", "of their products: float32 | tf32 (CUDA) | bfloat16")
     lr: float = option(1e-3, "learning rate of everything but E")
     lr_embedding: float = option(3e-3, "learning rate of E")
     batch_size: int = option(512, "next-item examples in a step")
@@ -74,13 +79,15 @@ class Config:
             ("lambda_t", LAMBDAS),
             ("aggregation", AGGREGATIONS),
             ("aime_target", AIME_TARGETS),
+            ("pair_precision", PRECISIONS),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"Config.{name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}.")
         for name in ("k_core", "max_len", "dim", "hidden", "gae_steps", "timesteps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Config.{name} is {getattr(self, name)}; give at least 1.")
-        for name in ("delta", "pos_weight", "pair_rows", "epochs", "patience", "compensator_epochs", "steps"):
+        not_negative = ("delta", "pos_weight", "gae_pairs", "aime_pairs", "pair_tile")
+        for name in (*not_negative, "epochs", "patience", "compensator_epochs", "steps"):
             if not getattr(self, name) >= 0:  # also refuses NaN
                 raise ValueError(f"Config.{name} is {getattr(self, name)}; give 0 or more.")
         if self.dim % 2:
@@ -111,6 +118,7 @@ class Config:
     def from_dict(cls, values: dict) -> "Config":
         """The reverse of `to_dict`. Raises ValueError when a name is not a field."""
         known = {f.name for f in dataclasses.fields(cls)}
+        values = {name: value for name, value in values.items() if name not in RETIRED}
         unknown = sorted(set(values) - known)
         if unknown:
             raise ValueError(f"Config has no field {', '.join(unknown)}; its fields are {', '.join(sorted(known))}.")
@@ -118,14 +126,14 @@ class Config:
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """CUDA when there is one, else Apple's MPS, else the CPU; a name other than "auto" is obeyed.
+    """CUDA when there is one, else the CPU; a name other than "auto" is obeyed.
 
-    Raises ValueError when the named device is not there.
+    Apple's MPS is not offered: it lacks the sparse CSR products of the graph. Raises ValueError when the device is not
+    there.
     """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        name = next(kind for kind, there in available.items() if there)
-    if not available.get(name.split(":")[0], False):
-        there = ", ".join(kind for kind, ok in available.items() if ok)
-        raise ValueError(f"Device {name!r} is not available here; choose auto or one of: {there}.")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.split(":")[0] not in ("cuda", "cpu") or (name.startswith("cuda") and not torch.cuda.is_available()):
+        there = "auto, cuda or cpu" if torch.cuda.is_available() else "auto or cpu"
+        raise ValueError(f"Device {name!r} is not available here; choose {there}.")
     return torch.device(name)

@@ -295,6 +295,24 @@ def make_examples(dataset: Dataset, targets: np.ndarray, max_len: int) -> Exampl
     return Examples(torch.from_numpy(history), torch.from_numpy(dataset.items[targets]), torch.from_numpy(owner))
 
 
+def length_grouped_order(
+    lengths: Tensor, batch_size: int, generator: torch.Generator, pool: int = 16
+) -> tuple[Tensor, list[int]]:
+    """A random order whose batches hold histories of like length, so that little of a batch is padding.
+
+    Examples are shuffled and dealt into pools of `pool` batches; a pool is sorted by length and cut into batches, whose
+    own order is random. lengths: (N,) real items of each history, on the CPU. Returns the order (N,) and the longest
+    history of each batch of `batch_size` (the last batch may be smaller).
+    """
+    order = torch.randperm(len(lengths), generator=generator)
+    order = torch.cat([rows[lengths[rows].argsort(stable=True)] for rows in order.split(pool * batch_size)])
+    batches = list(order.split(batch_size))
+    whole = len(batches) if len(batches[-1]) == batch_size else len(batches) - 1  # a smaller batch stays last
+    shuffled = torch.randperm(whole, generator=generator).tolist() + list(range(whole, len(batches)))
+    batches = [batches[i] for i in shuffled]
+    return torch.cat(batches), [int(lengths[rows].max()) for rows in batches]
+
+
 def pad_histories(histories: list, max_len: int) -> Tensor:
     """Lists of item indices -> (B, L) with PAD on the left, the newest max_len items of each."""
     rows = torch.full((len(histories), max_len), PAD, dtype=torch.long)

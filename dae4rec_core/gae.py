@@ -7,8 +7,21 @@ from torch import Tensor, nn
 
 from dae4rec_core.config import Config
 from dae4rec_core.events import Event, report
-from dae4rec_core.graph import ItemGraph, adjacency, normalized_adjacency
-from dae4rec_core.losses import draw_rows, gae_loss
+from dae4rec_core.graph import ItemGraph, adjacency, normalized_adjacency, spmm
+from dae4rec_core.pairwise import reconstruction_loss
+
+
+class _Propagate(torch.autograd.Function):
+    """A~ X for a symmetric sparse A~, whose gradient is A~ G; autograd's own would transpose A~ at every step."""
+
+    @staticmethod
+    def forward(ctx, a_norm, x):
+        ctx.a_norm = a_norm
+        return spmm(a_norm, x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return None, spmm(ctx.a_norm, grad)
 
 
 class GAE(nn.Module):
@@ -22,9 +35,9 @@ class GAE(nn.Module):
         nn.init.normal_(self.w1, std=0.1)
 
     def encode(self, a_norm: Tensor) -> Tensor:
-        """a_norm: (|V|, |V|) sparse D^-1/2 A D^-1/2. Returns Z (|V|, d)."""
-        hidden = torch.relu(torch.sparse.mm(a_norm, self.w0))  # (|V|, hidden)
-        return torch.sparse.mm(a_norm, hidden @ self.w1)
+        """a_norm: (|V|, |V|) sparse CSR D^-1/2 A D^-1/2. Returns Z (|V|, d)."""
+        hidden = torch.relu(_Propagate.apply(a_norm, self.w0))  # (|V|, hidden)
+        return _Propagate.apply(a_norm, hidden @ self.w1)
 
 
 def similarity(z: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
@@ -43,21 +56,26 @@ def pretrain_gae(
 ) -> Tensor:
     """Train the auto-encoder on Eq. 9 with Adam and return the frozen Z* (|V|, d).
 
-    Each step draws config.pair_rows rows of the pair matrix. Reports stage "gae" with the loss per pair.
+    A step looks at all pairs or at config.gae_pairs of them, see `pairwise.pair_sum`. Reports stage "gae" with the
+    loss per pair about a hundred times, since reading a loss makes a GPU wait.
     """
     torch.manual_seed(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
     gae = GAE(graph.n_items, config.hidden, config.dim).to(device)
     a, a_norm = adjacency(graph).to(device), normalized_adjacency(graph).to(device)
     pos_weight = config.pos_weight or balanced_pos_weight(graph)
-    optimizer = torch.optim.Adam(gae.parameters(), lr=config.gae_lr)
+    optimizer = torch.optim.Adam(gae.parameters(), lr=config.gae_lr, fused=True)
+    every = max(1, config.gae_steps // 100)
     for step in range(1, config.gae_steps + 1):
-        rows = draw_rows(graph.n_items, config.pair_rows, generator, device)
-        loss = gae_loss(gae.encode(a_norm), a, rows, pos_weight)
+        z = gae.encode(a_norm)
+        loss = reconstruction_loss(
+            z, a, pos_weight, config.gae_pairs, generator, config.pair_tile, config.pair_precision
+        )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        report(callbacks, Event("gae", step, config.gae_steps, {"loss per pair": loss.item() / graph.n_items}))
+        if step % every == 0 or step == config.gae_steps:
+            report(callbacks, Event("gae", step, config.gae_steps, {"loss per pair": loss.item() / graph.n_items}))
     with torch.no_grad():
         return gae.encode(a_norm)
 

@@ -1,5 +1,6 @@
 """The item-item transition graph of the training part (Eq. 6)."""
 
+import warnings
 from dataclasses import dataclass
 
 import networkx as nx
@@ -45,21 +46,32 @@ def training_graph(dataset: Dataset, split: Split) -> ItemGraph:
 
 
 def adjacency(graph: ItemGraph) -> Tensor:
-    """A with ones on its diagonal (the paper's convention below Eq. 6): sparse COO, (|V|, |V|), float32, coalesced."""
+    """A with ones on its diagonal (the paper's convention below Eq. 6): sparse CSR, (|V|, |V|), float32."""
     e = torch.as_tensor(graph.edges, dtype=torch.long)
     loops = torch.arange(graph.n_items)
     index = torch.cat([e.T, e.T.flip(0), torch.stack([loops, loops])], dim=1)  # (2, 2|E| + |V|)
-    return torch.sparse_coo_tensor(
-        index, torch.ones(index.shape[1]), (graph.n_items,) * 2, check_invariants=True
-    ).coalesce()
+    a = torch.sparse_coo_tensor(index, torch.ones(index.shape[1]), (graph.n_items,) * 2, check_invariants=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return a.coalesce().to_sparse_csr()
 
 
 def normalized_adjacency(graph: ItemGraph) -> Tensor:
-    """D^-1/2 A D^-1/2 with D_ii = sum_j A_ij (Eq. 7): sparse COO, (|V|, |V|), float32."""
+    """D^-1/2 A D^-1/2 with D_ii = sum_j A_ij (Eq. 7): sparse CSR, (|V|, |V|), float32."""
     a = adjacency(graph)
-    degree = torch.zeros(graph.n_items).index_add_(0, a.indices()[0], a.values())
-    scale = degree.rsqrt()
-    row, col = a.indices()
-    return torch.sparse_coo_tensor(
-        a.indices(), scale[row] * a.values() * scale[col], a.shape, check_invariants=True
-    ).coalesce()
+    degree = a.crow_indices().diff()  # A holds ones only
+    scale = degree.float().rsqrt()
+    return with_values(a, scale.repeat_interleave(degree) * scale[a.col_indices()])
+
+
+def with_values(matrix: Tensor, values: Tensor) -> Tensor:
+    """A CSR matrix with the same pattern and other values."""
+    return torch.sparse_csr_tensor(
+        matrix.crow_indices(), matrix.col_indices(), values, matrix.shape, check_invariants=False
+    )
+
+
+def spmm(matrix: Tensor, dense: Tensor) -> Tensor:
+    """Sparse CSR (n, n) times dense (n, d), without a gradient by the matrix."""
+    # the form with "sum" has a native kernel on every CPU; plain @ needs MKL there
+    return matrix @ dense if dense.is_cuda else torch.sparse.mm(matrix, dense, "sum")

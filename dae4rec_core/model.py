@@ -1,6 +1,7 @@
 """The network: item embeddings E, the attention condition h (Eq. 4) and the denoiser f (Eq. 5)."""
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -37,21 +38,30 @@ class AttentionCondition(nn.Module):
 
     def attend(self, e: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
         """e: (B, L, d); real: (B, L) True where there is an item. Returns outputs (B, L, d), weights (B, L, L)."""
-        if self.positions is not None:
-            e = e + self.positions[-e.shape[1] :]
-        q, k, v = self.qkv(e).chunk(3, dim=-1)
-        if self.aggregation == "last":
-            q = q[:, -1:]
-        logits = q @ k.transpose(1, 2) / math.sqrt(k.shape[-1])  # (B, L or 1, L)
-        weights = logits.masked_fill(~real.unsqueeze(1), -torch.inf).softmax(-1)
-        return weights @ v, weights
+        e, weights = self._weights(e, real)
+        return weights @ (e @ self._query_key_value()[2].T), weights
 
     def forward(self, e: Tensor, real: Tensor) -> Tensor:
         """Returns h (B, d)."""
-        outputs, _ = self.attend(self.dropout(e), real)
+        e, weights = self._weights(e, real)
         if self.aggregation == "sum":
-            outputs = outputs * real.unsqueeze(-1)  # the query of a padded place is no part of the sequence
-        return self.norm(outputs.sum(1))
+            weights = weights * real.unsqueeze(-1)  # the query of a padded place is no part of the sequence
+        # the sum of the outputs, sum_a sum_b w_ab W_v e_b, with W_v taken out: one product a user, not one a place
+        summed = (weights.sum(1, keepdim=True) @ e).squeeze(1)  # (B, d)
+        return self.norm(self.dropout(summed) @ self._query_key_value()[2].T)
+
+    def _query_key_value(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.qkv.weight.chunk(3)
+
+    def _weights(self, e: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+        """e with positions, and softmax(QK'/sqrt(d_k)) (B, L or 1, L)."""
+        if self.positions is not None:
+            e = e + self.positions[-e.shape[1] :]
+        w_q, w_k, _ = self._query_key_value()
+        queries = e[:, -1:] if self.aggregation == "last" else e
+        # Q K' = e (W_q' W_k) e': one projection instead of two
+        logits = queries @ (w_q.T @ w_k / math.sqrt(e.shape[-1])) @ e.transpose(1, 2)
+        return e, logits.masked_fill(~real.unsqueeze(1), -torch.inf).softmax(-1)
 
 
 class Denoiser(nn.Module):
@@ -73,8 +83,19 @@ class Denoiser(nn.Module):
 
     def forward(self, noisy: Tensor, t: Tensor, h: Tensor) -> Tensor:
         """noisy: (B, d) e^t; t: (B,) or (1,) steps in 1..T; h: (B, d). Returns the predicted e^0 (B, d)."""
-        time = self.from_time(time_embedding(t, self.dim).to(self.from_time.weight.dtype))
-        return self.shortcut(h) + self.out(self.from_noisy(noisy) + time + self.from_condition(h))
+        return self._mix(noisy, self._time(t), self.from_condition(h), self.shortcut(h))
+
+    def given(self, h: Tensor, timesteps: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """f for a sampler that visits many steps with one h: what depends on h alone or on t alone is computed once."""
+        times = self._time(torch.arange(timesteps + 1, device=h.device))  # (T + 1, hidden)
+        condition, shortcut = self.from_condition(h), self.shortcut(h)
+        return lambda noisy, t, _: self._mix(noisy, times[t], condition, shortcut)
+
+    def _time(self, t: Tensor) -> Tensor:
+        return self.from_time(time_embedding(t, self.dim).to(self.from_time.weight.dtype))
+
+    def _mix(self, noisy: Tensor, time: Tensor, condition: Tensor, shortcut: Tensor) -> Tensor:
+        return shortcut + self.out(self.from_noisy(noisy) + time + condition)
 
 
 class DAE4Rec(nn.Module):

@@ -1,6 +1,8 @@
 """The loop: graph -> Z* -> L_Diff + delta L_AIME with validation and early stopping -> compensator."""
 
+import ctypes
 import json
+import platform
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -8,22 +10,25 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from dae4rec_core.compensator import Compensator, compensator_loss
-from dae4rec_core.config import Config, choose_device
-from dae4rec_core.data import Dataset, Examples, Split, make_examples
+from dae4rec_core.config import Config
+from dae4rec_core.data import PAD, Dataset, Examples, Split, length_grouped_order, make_examples
+from dae4rec_core.distributed import launch, sum_over_processes, world
 from dae4rec_core.events import Event, report
-from dae4rec_core.gae import pretrain_gae, similarity
+from dae4rec_core.gae import pretrain_gae
 from dae4rec_core.graph import ItemGraph, adjacency, training_graph
-from dae4rec_core.losses import aime_loss, diffusion_loss, draw_rows, sparse_rows
+from dae4rec_core.losses import diffusion_loss
 from dae4rec_core.model import DAE4Rec
+from dae4rec_core.pairwise import similarity_loss
 from dae4rec_core.ranking import evaluate
 from dae4rec_core.recommender import Recommender
 from dae4rec_core.sampling import choose_tau, skip_step
 from dae4rec_core.schedule import add_noise, loss_weights
 
 VALIDATION_USERS = 5_000  # enough for early stopping: the standard error of HR@10 is below 0.7 points
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 COMPENSATOR_EXAMPLES = 50_000  # each needs a pass through the whole sampler, so a large set is thinned
 
 
@@ -40,10 +45,15 @@ def fit(
 
     Only training interactions reach the graph, the losses and the compensator; validation answers choose the epoch;
     test answers are not read. A `z_star` that was pretrained before is used as it is. With `state`, a folder, the
-    diffusion stage is saved there after every epoch and a later call with the same arguments resumes it. Reports stages
-    "gae", "diffusion" and "compensator".
+    diffusion stage is saved there after every epoch and a later call with the same arguments resumes it. Started by
+    torchrun, all processes work on the one run. Reports stages "gae", "diffusion" and "compensator".
     """
-    device = choose_device(device)
+    device, (_, processes) = launch(device).device, world()
+    if config.batch_size % processes:
+        raise ValueError(
+            f"A batch of {config.batch_size} can't be shared evenly by {processes} processes; "
+            "choose a Config.batch_size that their number divides."
+        )
     train = make_examples(dataset, split.training_targets(dataset), config.max_len)
     validation = validation_sample(dataset, split, config)
     graph = training_graph(dataset, split)
@@ -77,45 +87,59 @@ def train_diffusion(
     Validation ranks by f(x_T, T, h), the sampler at S = 1: the cheapest reading of the model. Training stops after
     config.patience epochs without a better NDCG@10. Raises ValueError when the loss is no longer a number.
     """
-    config, device = model.config, model.device
+    config, fabric = model.config, launch(model.device)
+    device, (rank, processes) = fabric.device, world()
+    _keep_freed_memory()
+    lengths = (train.history != PAD).sum(1)
     train = train.to(device)
     rest = [p for name, p in model.named_parameters() if name != "embedding.weight"]
     optimizer = torch.optim.Adam(
-        [{"params": [model.embedding.weight], "lr": config.lr_embedding}, {"params": rest, "lr": config.lr}]
+        [{"params": [model.embedding.weight], "lr": config.lr_embedding}, {"params": rest, "lr": config.lr}], fused=True
     )
-    target_graph = adjacency(graph).to(device) if config.aime_target == "graph" else None
-    weights = loss_weights(config.lambda_t, model.alpha_bar).float().to(device)
-    alpha_bar = model.alpha_bar.float().to(device)
-    generator = torch.Generator().manual_seed(config.seed)
-    torch.manual_seed(config.seed)  # dropout and the noise on the device
-    progress = _Progress(model, optimizer, generator, train, state)
+    target = adjacency(graph).to(device) if config.aime_target == "graph" else z_star
+    progress = _Progress(model, optimizer, train, state)
+    step_loss, optimizer = fabric.setup(_DiffusionStep(model), optimizer)
 
     for epoch in range(progress.epoch + 1, config.epochs + 1):
         if progress.stale > config.patience:
             break
+        # every process draws the same order, steps, noise and pairs; dropout alone differs from one to the next
+        order_and_pairs = torch.Generator().manual_seed(_mix_seed(config.seed, epoch))
+        noise = torch.Generator(device).manual_seed(_mix_seed(config.seed, epoch))
+        torch.manual_seed(_mix_seed(config.seed, epoch) + rank)
         model.train()
-        total = torch.zeros(2, device=device)
-        order = torch.randperm(len(train), generator=generator).to(device)
-        for batch in train.batches(config.batch_size, order):
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                e0 = model.embedding(batch.target)  # (B, d)
-                t = torch.randint(1, config.timesteps + 1, (len(e0),), device=device)
-                noisy = add_noise(e0, t, torch.randn_like(e0), alpha_bar)
-                prediction = model.denoiser(noisy, t, model.condition(batch.history))
-            l_diff = diffusion_loss(e0, prediction.float(), weights[t])
+        l_diff_sum, l_aime_sum = torch.zeros(2, device=device)
+        order, longest = length_grouped_order(lengths, config.batch_size, order_and_pairs)
+        for rows, length in zip(order.to(device).split(config.batch_size), longest, strict=True):
+            size = len(rows)
+            t = torch.randint(1, config.timesteps + 1, (size,), device=device, generator=noise)
+            eps = torch.randn(size, config.dim, device=device, generator=noise)
+            share = slice(rank, None, processes) if size >= processes else slice(None)
+            mine = rows[share]
+            l_diff = step_loss(train.history[mine, -length:], train.target[mine], t[share], eps[share])
+            # gradients are averaged over processes; a share that is smaller than the others' weighs less
+            l_diff = l_diff * (len(mine) * processes / size if size >= processes else 1.0)
             l_aime = torch.zeros((), device=device)
             if config.delta > 0:
-                rows = draw_rows(model.n_items, config.pair_rows, generator, device)
-                target = similarity(z_star, rows) if target_graph is None else sparse_rows(target_graph, rows)
-                l_aime = aime_loss(model.embedding.weight, target, rows)
+                l_aime = similarity_loss(
+                    model.embedding.weight,
+                    target,
+                    config.aime_pairs,
+                    order_and_pairs,
+                    config.pair_tile,
+                    config.pair_precision,
+                )
             optimizer.zero_grad(set_to_none=True)
-            (l_diff + config.delta * l_aime).backward()
+            fabric.backward(l_diff + config.delta * l_aime)
             optimizer.step()
-            total += torch.stack([l_diff.detach(), l_aime.detach()]) * len(e0)
-        l_diff, l_aime = (total / len(train)).tolist()
+            l_diff_sum += l_diff.detach() * size
+            l_aime_sum += l_aime.detach() * size
+        sum_over_processes(l_diff_sum)
+        l_diff, l_aime = l_diff_sum.item() / processes / len(train), l_aime_sum.item() / len(train)
         if l_diff != l_diff:
             raise ValueError(f"The loss became NaN in epoch {epoch}; lower Config.lr or Config.delta and start again.")
-        metrics = evaluate(Recommender(model, []).scorer(1, compensate=False), validation)
+        scorer = Recommender(model, []).scorer(1, compensate=False)
+        metrics = fabric.broadcast(evaluate(scorer, validation) if rank == 0 else None)
         progress.keep(epoch, metrics["NDCG@10"])
         figures = {
             "L_Diff": l_diff,
@@ -129,11 +153,45 @@ def train_diffusion(
     progress.restore_best()
 
 
+def _keep_freed_memory() -> None:
+    """Ask glibc to keep what is freed: a tenth of an epoch on the town.
+
+    By default a step's largest tensors go back to the system and are faulted in again, page by page, at the next step.
+    Other systems' allocators are left as they are.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**30)
+        libc.mallopt(_M_MMAP_THRESHOLD, 2**25)  # the largest value that is accepted
+
+
+class _DiffusionStep(nn.Module):
+    """L_Diff of a batch as one forward pass, so that a wrapper can average its gradients over processes."""
+
+    def __init__(self, model: DAE4Rec):
+        super().__init__()
+        self.model = model
+        self.register_buffer("alpha_bar", model.alpha_bar.float().to(model.device), persistent=False)
+        weights = loss_weights(model.config.lambda_t, model.alpha_bar).float().to(model.device)
+        self.register_buffer("weights", weights, persistent=False)
+
+    def forward(self, history: Tensor, target: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        e0 = self.model.embedding(target)  # (B, d)
+        noisy = add_noise(e0, t, eps, self.alpha_bar)
+        prediction = self.model.denoiser(noisy, t, self.model.condition(history))
+        return diffusion_loss(e0.float(), prediction.float(), self.weights[t])
+
+
+def _mix_seed(seed: int, epoch: int) -> int:
+    """A seed of its own for each epoch, so that a resumed run draws what an unbroken one would have drawn."""
+    return seed * 100_003 + epoch * 1_009
+
+
 class _Progress:
     """Best weights, patience, and what a resumed run needs to go on as if it had never stopped."""
 
-    def __init__(self, model, optimizer, generator, train: Examples, folder: str | Path | None):
-        self.model, self.optimizer, self.generator = model, optimizer, generator
+    def __init__(self, model, optimizer, train: Examples, folder: str | Path | None):
+        self.model, self.optimizer = model, optimizer
         self.folder = Path(folder) if folder is not None else None
         self.data = zlib.crc32(torch.column_stack([train.history, train.target]).cpu().numpy().tobytes())
         self.epoch, self.stale, self.best_figure = 0, 0, -1.0
@@ -148,7 +206,7 @@ class _Progress:
         self.epoch, self.stale = epoch, self.stale + 1
         if figure > self.best_figure:
             self.best_figure, self.stale, self.best = figure, 0, self._weights()
-        if self.folder is not None:
+        if self.folder is not None and world()[0] == 0:
             self._save()
 
     def restore_best(self) -> None:
@@ -160,10 +218,6 @@ class _Progress:
         tensors |= {f"best.{k}": v.clone() for k, v in self.best.items()}
         for number, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{number}.{k}": v.detach().cpu().clone() for k, v in values.items()}
-        tensors["rng.generator"] = self.generator.get_state()
-        tensors["rng.torch"] = torch.get_rng_state()
-        if self.model.device.type == "cuda":
-            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.model.device)
         self.folder.mkdir(parents=True, exist_ok=True)
         facts = {
             "epoch": self.epoch,
@@ -201,10 +255,6 @@ class _Progress:
             number, key = name.split(".")
             adam.setdefault(int(number), {})[key] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": adam})
-        self.generator.set_state(tensors["rng.generator"])
-        torch.set_rng_state(tensors["rng.torch"])
-        if "rng.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["rng.cuda"], self.model.device)
 
 
 def train_compensator(
@@ -228,7 +278,7 @@ def train_compensator(
     e_tau1, h = last_noisy(model, train, steps, generator)
     e0 = model.embedding.weight.detach()[train.target.to(device)]
     compensator = Compensator(config.dim, config.hidden, config.dropout).to(device)
-    optimizer = torch.optim.Adam(compensator.parameters(), lr=config.lr)
+    optimizer = torch.optim.Adam(compensator.parameters(), lr=config.lr, fused=True)
 
     # validation is sampled once too, with the noise of recommender.scorer; its examples stand for their row numbers
     e_judged, h_judged = last_noisy(model, validation, steps, torch.Generator().manual_seed(0), batch_size=1024)
@@ -265,13 +315,21 @@ def train_compensator(
 def last_noisy(
     model: DAE4Rec, examples: Examples, steps: int, generator: torch.Generator, batch_size: int = 2048
 ) -> tuple[Tensor, Tensor]:
-    """e^{tau_1} of Eq. 15 from fresh noise, and h, for every example: two (N, d) tensors on the model's device."""
+    """e^{tau_1} of Eq. 15 from fresh noise, and h, for every example: two (N, d) tensors on the model's device.
+
+    Processes share the batches and receive all of them.
+    """
     model.eval()
     tau = choose_tau(model.config.timesteps, steps)
-    found = []
-    for batch in examples.batches(batch_size):
-        h = model.condition(batch.history.to(model.device))
-        x_T = torch.randn(h.shape, generator=generator).to(h)
-        found.append((skip_step(model.denoiser, x_T, h, model.alpha_bar, tau)[0], h))
-    e_tau1, h = zip(*found, strict=True)
-    return torch.cat(e_tau1), torch.cat(h)
+    e_tau1 = torch.zeros(len(examples), model.config.dim, device=model.device)
+    h = torch.zeros_like(e_tau1)
+    rank, processes = world()
+    for number, batch in enumerate(examples.batches(batch_size)):
+        x_T = torch.randn(len(batch.target), model.config.dim, generator=generator)
+        if number % processes == rank:
+            rows = slice(number * batch_size, number * batch_size + len(batch.target))
+            h[rows] = model.condition(batch.history.to(model.device))
+            f = model.denoiser.given(h[rows], model.config.timesteps)
+            e_tau1[rows] = skip_step(f, x_T.to(h), h[rows], model.alpha_bar, tau)[0]
+    sum_over_processes(e_tau1, h)
+    return e_tau1, h

@@ -15,7 +15,7 @@ from torch_geometric.nn import GCNConv
 from dae4rec_core.config import Config
 from dae4rec_core.gae import GAE, balanced_pos_weight, edge_auc, pretrain_gae, similarity
 from dae4rec_core.graph import ItemGraph, adjacency, normalized_adjacency, transition_graph
-from dae4rec_core.losses import aime_loss, draw_rows, gae_loss, sparse_rows
+from dae4rec_core.losses import aime_loss, gae_loss
 
 
 def generator(seed: int) -> torch.Generator:
@@ -131,7 +131,7 @@ def test_balanced_gae_loss_equals_pytorch_geometrics_recon_loss():
     weight = balanced_pos_weight(GRAPH)
     assert weight == pytest.approx(zeros.shape[1] / ones.shape[1], rel=1e-12)
     theirs = GeometricGAE(torch.nn.Identity()).recon_loss(z, ones, zeros)
-    ours = gae_loss(z, adjacency(GRAPH), torch.arange(GRAPH.n_items), weight)
+    ours = gae_loss(z, adjacency(GRAPH), weight)
     expected = theirs * zeros.shape[1] / GRAPH.n_items
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=0)
 
@@ -145,7 +145,7 @@ def test_gae_loss_equals_eq_9_by_loops(weight):
         for j in range(n):
             s = 1 / (1 + math.exp(-sum(float(x) * float(y) for x, y in zip(z[i], z[j], strict=False))))
             total -= weight * a[i, j] * math.log(s) + (1 - a[i, j]) * math.log(1 - s)
-    ours = gae_loss(z, adjacency(GRAPH), torch.arange(n), weight)
+    ours = gae_loss(z, adjacency(GRAPH), weight)
     assert ours.item() == pytest.approx(total / n, rel=1e-10)
 
 
@@ -158,57 +158,16 @@ def test_aime_loss_equals_eq_10_by_loops():
         return 1 / (1 + math.exp(-sum(float(a) * float(b) for a, b in zip(x[i], x[j], strict=False))))
 
     total = sum((sigma(e, i, j) - sigma(z, i, j)) ** 2 for i in range(n) for j in range(n))
-    every = torch.arange(n)
-    assert aime_loss(e, similarity(z), every).item() == pytest.approx(total / n, rel=1e-10)
-    assert aime_loss(z, similarity(z), every) == 0
-
-
-def test_a_random_subset_of_rows_is_unbiased():
-    """The average over all single rows is the whole loss, in value and in gradient (1e-10)."""
-    n = GRAPH.n_items
-    z_star = torch.randn(n, 3, generator=generator(4), dtype=torch.float64)
-    a = adjacency(GRAPH)
-    losses = {
-        "gae": lambda x, rows: gae_loss(x, a, rows, 3.0),
-        "aime": lambda x, rows: aime_loss(x, similarity(z_star, rows), rows),
-        "aime on A": lambda x, rows: aime_loss(x, sparse_rows(a, rows), rows),
-    }
-    for name, loss in losses.items():
-        x = torch.randn(n, 3, generator=generator(5), dtype=torch.float64, requires_grad=True)
-        whole = loss(x, torch.arange(n))
-        mean = sum(loss(x, torch.tensor([i])) for i in range(n)) / n
-        torch.testing.assert_close(mean, whole, rtol=1e-10, atol=0, msg=name)
-        gradients = [torch.autograd.grad(value, x)[0] for value in (mean, whole)]
-        torch.testing.assert_close(*gradients, rtol=0, atol=1e-10, msg=name)
-        parts = torch.stack([loss(x, torch.tensor([i])) for i in range(n)])
-        assert parts.std() > 0.01, name  # rows differ, so an average of equals proves nothing
+    assert aime_loss(e, similarity(z)).item() == pytest.approx(total / n, rel=1e-10)
+    assert aime_loss(z, similarity(z)) == 0
 
 
 def test_gradients_of_both_losses_by_gradcheck():
-    rows = torch.tensor([3, 0, 8])
     z_star = torch.randn(12, 3, generator=generator(6), dtype=torch.float64)
     x = torch.randn(12, 3, generator=generator(7), dtype=torch.float64, requires_grad=True)
-    a, target = adjacency(GRAPH), similarity(z_star, rows)
-    assert torch.autograd.gradcheck(lambda z: gae_loss(z, a, rows, 2.5), x)
-    assert torch.autograd.gradcheck(lambda e: aime_loss(e, target, rows), x)
-
-
-def test_sparse_rows_copies_the_rows_asked_for():
-    rows = torch.tensor([5, 1, 5])
-    np.testing.assert_array_equal(sparse_rows(adjacency(GRAPH), rows), dense(GRAPH)[[5, 1, 5]])
-
-
-def test_draw_rows_is_uniform_without_repeats():
-    """4,000 draws of 3 of 10: each row's count within 5 standard errors of 1,200."""
-    draw = generator(0)
-    counts = torch.zeros(10)
-    for _ in range(4_000):
-        rows = draw_rows(10, 3, draw, "cpu")
-        assert len(set(rows.tolist())) == 3
-        counts[rows] += 1
-    assert (counts - 1_200).abs().max() < 5 * math.sqrt(4_000 * 0.3 * 0.7)
-    for count in (0, 10, 99):
-        assert torch.equal(draw_rows(10, count, draw, "cpu"), torch.arange(10))
+    a, target = adjacency(GRAPH), similarity(z_star)
+    assert torch.autograd.gradcheck(lambda z: gae_loss(z, a, 2.5), x)
+    assert torch.autograd.gradcheck(lambda e: aime_loss(e, target), x)
 
 
 # ---- pretraining -------------------------------------------------------------------------------
@@ -219,8 +178,8 @@ def sparse_graph():
     return random_graph(300, 0.01)
 
 
-def trained(graph, pos_weight, steps=150, rows=0, callbacks=()):
-    config = Config(dim=16, hidden=32, pos_weight=pos_weight, gae_steps=steps, pair_rows=rows, seed=1)
+def trained(graph, pos_weight, steps=150, budget=0, callbacks=()):
+    config = Config(dim=16, hidden=32, pos_weight=pos_weight, gae_steps=steps, gae_pairs=budget, seed=1)
     return pretrain_gae(graph, config, callbacks=callbacks)
 
 
@@ -234,8 +193,7 @@ def test_the_plain_loss_hardly_leaves_log_2_and_the_balanced_one_learns_the_edge
     Seen here: 99.7% of log 2; edges' mean similarity 0.55 and 0.96; AUC 0.91 and 0.999.
     """
     collapsed, balanced = trained(sparse_graph, 1.0), trained(sparse_graph, 0.0)
-    every = torch.arange(300)
-    per_pair = gae_loss(collapsed, adjacency(sparse_graph), every).item() / 300
+    per_pair = gae_loss(collapsed, adjacency(sparse_graph)).item() / 300
     assert 0.98 * math.log(2) < per_pair < math.log(2)
     assert similarity(collapsed).mean().item() == pytest.approx(0.5, abs=0.01)
     assert edge_similarity(balanced, sparse_graph) > 0.8
@@ -245,16 +203,16 @@ def test_the_plain_loss_hardly_leaves_log_2_and_the_balanced_one_learns_the_edge
     assert edge_auc(balanced, sparse_graph, generator(0)) > 0.8
 
 
-def test_pretraining_on_random_rows_learns_as_well_and_reports_every_step(sparse_graph):
+def test_pretraining_on_random_pairs_learns_as_well_and_reports_its_steps(sparse_graph):
     events = []
-    z = trained(sparse_graph, 0.0, rows=60, callbacks=[events.append])
+    z = trained(sparse_graph, 0.0, budget=60 * 60, callbacks=[events.append])
     assert edge_auc(z, sparse_graph, generator(0)) > 0.8
     assert z.shape == (300, 16) and not z.requires_grad
     assert len(events) == 150
 
 
 def test_pretraining_repeats_exactly_with_the_same_seed():
-    first, second = (trained(GRAPH, 0.0, steps=5, rows=6) for _ in range(2))
+    first, second = (trained(GRAPH, 0.0, steps=5, budget=36) for _ in range(2))
     assert torch.equal(first, second)
 
 

@@ -15,7 +15,7 @@ from diffusers.models.embeddings import get_timestep_embedding
 from dae4rec_core import training
 from dae4rec_core.compensator import Compensator, compensator_loss
 from dae4rec_core.config import Config
-from dae4rec_core.data import PAD, Examples
+from dae4rec_core.data import PAD, Examples, length_grouped_order
 from dae4rec_core.graph import transition_graph
 from dae4rec_core.losses import diffusion_loss
 from dae4rec_core.model import AttentionCondition, DAE4Rec, Denoiser, time_embedding
@@ -257,7 +257,7 @@ def test_a_training_step_follows_l_diff_plus_delta_times_l_aime(target, monkeypa
     examples = Examples(history, torch.tensor([8, 2, 0, 11]), torch.arange(4))
 
     def embeddings_after_a_step(delta):
-        model = small_model(delta=delta, aime_target=target, lr_embedding=0.1, epochs=1, pair_rows=0)
+        model = small_model(delta=delta, aime_target=target, lr_embedding=0.1, epochs=1, aime_pairs=0)
         before = model.embedding.weight.detach().clone()
         training.train_diffusion(model, examples, examples, z_star, graph)
         return before, model.embedding.weight.detach()
@@ -284,17 +284,19 @@ def test_a_training_step_follows_l_diff_plus_delta_times_l_aime(target, monkeypa
 def test_a_training_step_follows_eq_5(monkeypatch):
     """With delta = 0 the reported loss is Eq. 5 by hand, with the same t, noise and no dropout.
 
-    The loop draws t, then the noise, from torch's seeded generator (1e-5, relative).
+    The loop draws the order, and with another generator t and then the noise, from the epoch's seed (1e-5, relative).
     """
     graph = transition_graph(HISTORIES, 12)
     model = small_model(delta=0.0, epochs=1, dropout=0.0, lambda_t="min_snr", seed=4)
     history, target = padded(HISTORIES, 10), torch.tensor([8, 2, 0, 11])
     examples = Examples(history, target, torch.arange(4))
     E = model.embedding.weight.detach().clone()
-    order = torch.randperm(4, generator=generator(4))
-    torch.manual_seed(4)
-    t = torch.randint(1, 21, (4,))
-    noise = torch.randn(4, DIM)
+    seed = training._mix_seed(4, 1)
+    lengths = (history != PAD).sum(1)
+    order, _ = length_grouped_order(lengths, model.config.batch_size, generator(seed))
+    draw = generator(seed)
+    t = torch.randint(1, 21, (4,), generator=draw)
+    noise = torch.randn(4, DIM, generator=draw)
     total = 0.0
     for place, row in enumerate(order.tolist()):
         a = model.alpha_bar[t[place]].item()

@@ -1,0 +1,47 @@
+"""Several processes, one run: `torchrun --nproc-per-node 2 -m dae4rec_core fit ...`.
+
+Lightning Fabric joins the processes, gives each its device, averages gradients and sets mixed precision. It was chosen
+over Hugging Face Accelerate because it is an object that is passed along, where Accelerate keeps one global state for
+the whole process, so that a notebook could not use the CPU after the GPU.
+
+Every process draws the same random numbers and works on its own share of each batch, of the tiles of the pair losses
+and of the sampling for the compensator; all of them hold the same weights after every step.
+"""
+
+import os
+
+import torch
+import torch.distributed as dist
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from dae4rec_core.config import choose_device
+
+
+def launch(device: str | torch.device = "auto") -> Fabric:
+    """Join the run that torchrun started, or be the only process. Mixed precision (bfloat16) is used on CUDA."""
+    device = choose_device(str(device))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    everywhere = int(os.environ.get("WORLD_SIZE", 1))
+    alone = [device.index or 0] if device.type == "cuda" else 1
+    fabric = Fabric(
+        accelerator=device.type,
+        strategy="ddp" if everywhere > 1 else "auto",
+        devices=local if everywhere > 1 else alone,
+        num_nodes=everywhere // local,
+        precision="bf16-mixed" if device.type == "cuda" else "32-true",
+    )
+    fabric.launch()
+    return fabric
+
+
+def world() -> tuple[int, int]:
+    """This process's rank and how many processes there are."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def sum_over_processes(*tensors: Tensor) -> None:
+    """Replace each tensor by its sum over all processes, in place."""
+    if dist.is_initialized():
+        for tensor in tensors:
+            dist.all_reduce(tensor)
