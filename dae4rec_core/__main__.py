@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 import sys
 from pathlib import Path
 
@@ -23,6 +24,8 @@ DATA_HELP = "CSV, CSV.GZ or Parquet with user_id, item_id, timestamp; or a folde
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; bad input ends with one sentence on stderr and exit status 2."""
     options = build_parser().parse_args(arguments)
+    if int(os.environ.get("RANK", 0)) > 0:  # torchrun starts one of these for each process; the first one speaks
+        sys.stdout = sys.stderr = open(os.devnull, "w")
     try:
         options.command(options)
     except (ValueError, FileNotFoundError) as error:
@@ -44,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
         if data:
             sub.add_argument("--data", default="data/town", help=f"{DATA_HELP} (default: the bundled town)")
         if config:
-            sub.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
+            sub.add_argument("--device", default="auto", help="auto, cuda or cpu (default: auto)")
             add_config_options(sub)
         return sub
 
@@ -83,7 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command(
         "artifacts", artifacts_command, "Make the checkpoint and sweeps that the notebooks load.", config=False
     )
-    sub.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
+    sub.add_argument("--device", default="auto", help="auto, cuda or cpu (default: auto)")
     sub.add_argument("--out", default=str(ARTIFACTS), help=f"parent folder (default: {ARTIFACTS})")
 
     sub = command("town", town_command, "Write the bundled simulated town.", data=False, config=False)

@@ -42,7 +42,7 @@ class Config:
     init_std: float = option(0.1, "of E; N(0, 1) would saturate the sigmoid of Eq. 10")
 
     # graph auto-encoder, Eq. 7-9
-    gae_steps: int = option(2000, "gradient steps of pretraining")
+    gae_steps: int = option(4000, "gradient steps of pretraining")
     gae_lr: float = option(0.01, "learning rate of the graph auto-encoder")
     pos_weight: float = option(0.0, "weight of the edges in Eq. 9: 1 = to the letter, 0 = zeros / ones (Kipf)")
 

@@ -1,4 +1,4 @@
-"""Scores, top-k and metrics over the full catalogue.
+"""Ranks and metrics over the full catalogue.
 
 Ties are settled by their expectation over a random order: a model that scores every item the same gets exactly chance
 (HR@k = k / |V|), where counting only strictly better items would give it 100%.
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dae4rec_core.data import Examples
+from dae4rec_core.retrieval import EmbeddingScorer, compare, rank_by_blocks
 
 # history (B, L) -> scores (B, |V|)
 Scorer = Callable[[Tensor], Tensor]
@@ -23,10 +24,7 @@ def rank_of(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     scores: (B, |V|), finite; target: (B,) item indices. Returns (better, tied), each (B,) integers.
     Raises ValueError if a score is not a number.
     """
-    if torch.isnan(scores).any():
-        raise ValueError("Scores hold NaN, so no rank exists; check the checkpoint or lower the learning rate.")
-    own = scores.gather(1, target.unsqueeze(1))  # (B, 1)
-    return (scores > own).sum(1), (scores == own).sum(1)
+    return compare(scores, scores.gather(1, target.unsqueeze(1)))
 
 
 def hit_rate(better: Tensor, tied: Tensor, k: int) -> Tensor:
@@ -55,21 +53,32 @@ def _expected(gain: Tensor, better: Tensor, tied: Tensor) -> Tensor:
 
 def metric_table(scores: Tensor, target: Tensor) -> pd.DataFrame:
     """METRICS of each row, expected over ties. scores: (B, |V|); target: (B,)."""
-    better, tied = rank_of(scores, target)
+    return _metrics(*rank_of(scores, target), scores.shape[1])
+
+
+def _metrics(better: Tensor, tied: Tensor, n_items: int) -> pd.DataFrame:
     columns = {}
     for k in (10, 20):
         columns[f"HR@{k}"] = hit_rate(better, tied, k)
         columns[f"NDCG@{k}"] = ndcg(better, tied, k)
-    columns["MRR"] = mrr(better, tied, scores.shape[1])
+    columns["MRR"] = mrr(better, tied, n_items)
     return pd.DataFrame({name: value.cpu().numpy() for name, value in columns.items()})
 
 
 def user_metrics(scorer: Scorer, examples: Examples, batch_size: int = 1024) -> pd.DataFrame:
-    """METRICS for every example, one row each, ranking the full catalogue with no seen-item filter."""
+    """METRICS for every example, one row each, ranking the full catalogue with no seen-item filter.
+
+    An EmbeddingScorer is ranked block by block, so that batch_size x |V| scores are never held.
+    """
     tables = []
     for batch in examples.batches(batch_size):
-        scores = scorer(batch.history)
-        tables.append(metric_table(scores, batch.target.to(scores.device)))
+        if isinstance(scorer, EmbeddingScorer):
+            queries = scorer.queries(batch.history)
+            ranks = rank_by_blocks(queries, scorer.items, batch.target.to(queries.device))
+            tables.append(_metrics(*ranks, len(scorer.items)))
+        else:
+            scores = scorer(batch.history)
+            tables.append(metric_table(scores, batch.target.to(scores.device)))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -77,13 +86,3 @@ def evaluate(scorer: Scorer, examples: Examples, batch_size: int = 1024) -> dict
     """Mean of METRICS over all examples, every one counted."""
     means = user_metrics(scorer, examples, batch_size).mean()
     return {name: float(means[name]) for name in METRICS}
-
-
-def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k best items of each row: (values (B, k), item indices (B, k)).
-
-    Raises ValueError if k is not between 1 and the catalogue's size.
-    """
-    if not 1 <= k <= scores.shape[1]:
-        raise ValueError(f"k is {k}, but the catalogue holds {scores.shape[1]} items; give a k from 1 to that.")
-    return scores.topk(k, dim=1)

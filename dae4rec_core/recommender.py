@@ -1,6 +1,7 @@
 """A trained model in use: generate e^0, score the catalogue, recommend, save and load."""
 
 import json
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from dae4rec_core.compensator import Compensator
 from dae4rec_core.config import Config, choose_device
-from dae4rec_core.data import pad_histories
+from dae4rec_core.data import PAD
+from dae4rec_core.distributed import world
 from dae4rec_core.model import DAE4Rec
-from dae4rec_core.ranking import Scorer, top_k
+from dae4rec_core.retrieval import EmbeddingScorer, ItemIndex, top_items
 from dae4rec_core.sampling import choose_tau, markov_chain, skip_step
 
 FORMAT = 1
@@ -56,28 +58,34 @@ class Recommender:
         h = model.condition(history.to(model.device))
         if x_T is None:
             x_T = torch.randn(h.shape, generator=generator)
-        e_tau1, e0 = skip_step(model.denoiser, x_T.to(h), h, model.alpha_bar, tau, on_step=on_step)
+        f = model.denoiser.given(h, model.config.timesteps)
+        e_tau1, e0 = skip_step(f, x_T.to(h), h, model.alpha_bar, tau, on_step=on_step)
         return self.compensators[steps].eval()(e_tau1, h) if compensate else e0
 
-    def scorer(self, steps: int | None = None, compensate: bool = True, seed: int = 0) -> Scorer:
-        """A function from histories (B, L) to scores (B, |V|), with its own noise, started from `seed`."""
-        generator = torch.Generator().manual_seed(seed)
-        return lambda history: self.model.scores(
-            self.generate(history, steps, compensate, generator=generator)
-        ).detach()
+    def scorer(self, steps: int | None = None, compensate: bool = True, seed: int = 0) -> EmbeddingScorer:
+        """From histories (B, L) to scores (B, |V|), or to the vectors e^0 (B, d) behind them (its `queries`).
 
-    def markov_scorer(self, seed: int = 0) -> Scorer:
+        It has its own noise, started from `seed`.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        return EmbeddingScorer(
+            lambda history: self.generate(history, steps, compensate, generator=generator),
+            self.model.embedding.weight.detach(),
+        )
+
+    def markov_scorer(self, seed: int = 0) -> EmbeddingScorer:
         """The same for the Markov chain of Eq. 3, all T steps: the paper's benchmark -BM."""
         generator = torch.Generator().manual_seed(seed)
 
         @torch.no_grad()
-        def score(history: Tensor) -> Tensor:
+        def queries(history: Tensor) -> Tensor:
             model = self.model.eval()
             h = model.condition(history.to(model.device))
             x_T = torch.randn(h.shape, generator=generator).to(h)
-            return model.scores(markov_chain(model.denoiser, x_T, h, model.alpha_bar, generator))
+            f = model.denoiser.given(h, model.config.timesteps)
+            return markov_chain(f, x_T, h, model.alpha_bar, generator)
 
-        return score
+        return EmbeddingScorer(queries, self.model.embedding.weight.detach())
 
     def recommend(
         self,
@@ -93,31 +101,88 @@ class Recommender:
         Returns a table with columns item_id and score, best first; the same seed gives the same list.
         Raises ValueError for an empty history, an item that the catalogue lacks, or a k or S out of range.
         """
-        known = {str(item): index for index, item in enumerate(self.item_ids)}
-        if len(history) == 0:
-            raise ValueError("The history is empty; give at least one item id.")
-        for place, item in enumerate(history):
-            if str(item) not in known:
-                raise ValueError(
-                    f"Item {str(item)!r} (place {place + 1} of the history) is not in this checkpoint's catalogue of "
-                    f"{len(self.item_ids)} items, which look like {self.item_ids[0]!r}; remove it or train again."
-                )
-        indices = [known[str(item)] for item in history]
-        rows = pad_histories([indices], self.model.config.max_len)
-        scores = self.scorer(steps, compensate, seed)(rows).cpu()
-        room = len(self.item_ids) - (len(set(indices)) if exclude_seen else 0)
-        if k > room:
-            raise ValueError(f"k is {k}, but only {room} items can be recommended here; give a k from 1 to that.")
-        if exclude_seen:
-            scores[0, indices] = -torch.inf
-        values, items = top_k(scores, k)
-        return pd.DataFrame({"item_id": self.item_ids[items[0].numpy()], "score": values[0].numpy()})
+        found = self.recommend_many([history], k, steps, compensate, exclude_seen, seed)
+        return found[["item_id", "score"]]
+
+    def recommend_many(
+        self,
+        histories: list[list],
+        k: int = 10,
+        steps: int | None = None,
+        compensate: bool = True,
+        exclude_seen: bool = False,
+        seed: int = 0,
+        batch_size: int = 1024,
+        index: ItemIndex | None = None,
+    ) -> pd.DataFrame:
+        """`recommend` for many users, batch_size at a time, without their scores of the whole catalogue.
+
+        histories: lists of original item ids, oldest first. index: an ItemIndex of this model's item embeddings, for
+        an approximate search; without one it is exact. Returns k rows a user: user (place in `histories`, from 0),
+        rank (from 1), item_id, score. Raises ValueError as `recommend` does, and for an index of another shape.
+        """
+        if len(histories) == 0:
+            raise ValueError("There are no histories; give at least one.")
+        if index is not None and index.shape != tuple(self.model.embedding.weight.shape):
+            raise ValueError(
+                f"The index holds (items, d) = {index.shape}, but the model's embeddings are "
+                f"{tuple(self.model.embedding.weight.shape)}; build it from model.embedding.weight."
+            )
+        items, ends = self._encode(histories)
+        scorer = self.scorer(steps, compensate, seed)
+        values, found = [], []
+        for start in range(0, len(histories), batch_size):
+            rows = slice(start, start + batch_size)
+            queries = scorer.queries(_newest(items, ends, rows, self.model.config.max_len))
+            seen = _newest(items, ends, rows, np.diff(ends)[rows].max()) if exclude_seen else None
+            best = top_items(queries, scorer.items, k, seen) if index is None else index.search(queries, k, seen)
+            values.append(best[0].cpu())
+            found.append(best[1].cpu())
+        return pd.DataFrame(
+            {
+                "user": np.repeat(np.arange(len(histories)), k),
+                "rank": np.tile(np.arange(1, k + 1), len(histories)),
+                "item_id": self.item_ids[torch.cat(found).flatten().numpy()],
+                "score": torch.cat(values).flatten().numpy(),
+            }
+        )
+
+    @cached_property
+    def _catalogue(self) -> pd.Index:
+        """Item ids as text, for looking up their indices."""
+        return pd.Index(list(map(str, self.item_ids)), dtype=object)
+
+    def _encode(self, histories: list[list]) -> tuple[np.ndarray, np.ndarray]:
+        """Item indices of all histories behind one another, and where they begin and end: user u has ends[u:u+2]."""
+        lengths = np.array([len(history) for history in histories])
+        ends = np.concatenate([[0], lengths.cumsum()])
+        items = self._catalogue.get_indexer([str(item) for history in histories for item in history])
+
+        def name(user: int) -> str:
+            return "history" if len(histories) == 1 else f"history of user {user}"
+
+        if lengths.min() == 0:
+            raise ValueError(f"The {name(lengths.argmin())} is empty; give at least one item id.")
+        if items.min() < 0:
+            first = (items < 0).argmax()
+            user = np.searchsorted(ends, first, side="right") - 1
+            place = first - ends[user]
+            raise ValueError(
+                f"Item {str(histories[user][place])!r} (place {place + 1} of the {name(user)}) is not in this "
+                f"checkpoint's catalogue of {len(self.item_ids)} items, which look like {self.item_ids[0]!r}; "
+                "remove it or train again."
+            )
+        return items, ends
 
     def save(self, folder: str | Path, half: bool = False, **facts) -> None:
         """Write weights.safetensors and recommender.json; `facts` (JSON values) are kept beside the configuration.
 
+        Of several processes the first one writes.
+
         half: store float16, half the size, for checkpoints that live in a repository; `load` gives float32 either way.
         """
+        if world()[0] > 0:
+            return
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
@@ -180,3 +245,10 @@ class Recommender:
                 ) from None
             module.eval()
         return recommender
+
+
+def _newest(items: np.ndarray, ends: np.ndarray, rows: slice, width: int) -> Tensor:
+    """The newest `width` items of some users' histories: (B, width) with PAD on the left. See `_encode`."""
+    first, last = ends[:-1][rows], ends[1:][rows]
+    back = last[:, None] + np.arange(-width, 0)
+    return torch.from_numpy(np.where(back >= first[:, None], items[back.clip(min=0)], PAD))

@@ -22,7 +22,7 @@ def saved_epoch(out) -> int:
 COMMANDS = ["run", "fit", "evaluate", "recommend", "sweep", "artifacts", "town"]
 TINY = (
     "--device cpu --k-core 2 --max-len 5 --dim 16 --hidden 32 --gae-steps 10 --timesteps 10 "
-    "--epochs 2 --batch-size 64 --compensator-epochs 1 --pair-rows 0"
+    "--epochs 2 --batch-size 64 --compensator-epochs 1 --gae-pairs 0 --aime-pairs 0"
 ).split()
 
 

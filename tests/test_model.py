@@ -309,3 +309,13 @@ def test_a_training_step_follows_eq_5(monkeypatch):
     training.train_diffusion(model, examples, examples, z_star, graph, [events.append])
     assert events[-1].figures["L_Diff"] == pytest.approx(total / 4, rel=1e-5)
     assert events[-1].figures["L_AIME"] == 0
+
+
+def test_a_denoiser_given_h_is_the_denoiser():
+    """What `given` computes once changes nothing, for every t and for other noise (1e-6)."""
+    model = small_model()
+    h, noisy = torch.randn(2, 5, DIM, generator=generator(5))
+    f = model.denoiser.given(h, 20)
+    for t in (1, 7, 20):
+        t = torch.tensor([t])
+        torch.testing.assert_close(f(noisy * t, t, None), model.denoiser(noisy * t, t, h), rtol=1e-5, atol=1e-6)

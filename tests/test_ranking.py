@@ -17,9 +17,9 @@ from dae4rec_core.ranking import (
     mrr,
     ndcg,
     rank_of,
-    top_k,
     user_metrics,
 )
+from dae4rec_core.retrieval import BLOCK, EmbeddingScorer
 
 USERS, ITEMS = 57, 83
 
@@ -104,12 +104,31 @@ def test_evaluate_counts_every_user_once(scored):
     assert set(evaluate(lambda h: perfect[h[:, 0]], examples, 10).values()) == {1.0}
 
 
-def test_top_k(one_sentence):
-    scores = torch.tensor([[0.1, 0.9, 0.5], [3.0, 2.0, 1.0]])
-    values, items = top_k(scores, 2)
-    assert items.tolist() == [[1, 2], [0, 1]]
-    torch.testing.assert_close(values, torch.tensor([[0.9, 0.5], [3.0, 2.0]]))
-    assert top_k(scores, 3)[1].shape == (2, 3)
-    one_sentence(lambda: top_k(scores, 4), "k is 4", "3 items", "from 1")
-    one_sentence(lambda: top_k(scores, 0), "k is 0", "from 1")
-    one_sentence(lambda: top_k(scores, -1), "k is -1", "from 1")
+@pytest.mark.parametrize("batch_size", [57, 10, 28])  # the last leaves a single user over
+def test_an_embedding_scorer_is_ranked_by_blocks_to_the_same_metrics(batch_size):
+    generator = torch.Generator().manual_seed(2)
+    items = torch.randn(2 * BLOCK + 7, 16, generator=generator)
+    queries = torch.randn(USERS, 16, generator=generator)
+    target = (queries @ items.T).topk(30).indices[torch.arange(USERS), torch.arange(USERS) % 30]
+    examples = Examples(torch.arange(USERS).unsqueeze(1), target, torch.arange(USERS))
+    scorer = EmbeddingScorer(lambda history: queries[history[:, 0]], items)
+    by_blocks = user_metrics(scorer, examples, batch_size)
+    whole = user_metrics(lambda history: scorer(history), examples, USERS)
+    assert by_blocks.equals(whole)
+    assert by_blocks["MRR"].tolist() == pytest.approx([1 / (1 + n % 30) for n in range(USERS)])
+
+
+def test_a_collapsed_model_ranked_by_blocks_scores_exactly_chance():
+    items = torch.full((2 * BLOCK + 1, 16), 0.3)
+    examples = Examples(torch.zeros(5, 1, dtype=torch.long), torch.tensor([0, 7, BLOCK, 2 * BLOCK, 1]), torch.arange(5))
+    scorer = EmbeddingScorer(lambda history: torch.linspace(-1, 1, 16).expand(len(history), 16), items)
+    for batch_size in (5, 2):
+        found = evaluate(scorer, examples, batch_size)
+        assert found["HR@10"] == pytest.approx(10 / len(items), abs=1e-12)
+        assert found["HR@20"] == pytest.approx(20 / len(items), abs=1e-12)
+
+
+def test_nan_queries_raise_by_blocks_too(one_sentence):
+    examples = Examples(torch.zeros(3, 1, dtype=torch.long), torch.tensor([0, 1, 2]), torch.arange(3))
+    scorer = EmbeddingScorer(lambda history: torch.full((len(history), 4), math.nan), torch.ones(9, 4))
+    one_sentence(lambda: evaluate(scorer, examples), "NaN", "check the checkpoint")

@@ -2,6 +2,8 @@
 
 import json
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -9,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from dae4rec_core.data import make_examples, pad_histories
 from dae4rec_core.ranking import evaluate
 from dae4rec_core.recommender import Recommender
+from dae4rec_core.retrieval import EmbeddingScorer, ItemIndex
 
 NEWCOMER = ["i03", "i04", "i29", "i05"]  # no user of the ring has this history
 
@@ -102,6 +105,87 @@ def test_given_noise_decides_and_on_step_follows(trained, tiny):
     assert torch.equal(one, trained.generate(rows, 3, False, x_T=noise))
     assert not torch.equal(one, trained.generate(rows, 3, False, x_T=-noise))
     assert len(seen) == 3 and seen[0] == tiny.timesteps and seen == sorted(seen, reverse=True)
+
+
+def test_scorers_offer_the_vectors_behind_the_scores(trained, ring):
+    history = make_examples(ring[0], ring[1].test, 5).history
+    for make in (trained.scorer, trained.markov_scorer):
+        assert isinstance(make(), EmbeddingScorer)
+        e0 = make().queries(history)
+        assert e0.shape == (60, 16) and not e0.requires_grad
+        torch.testing.assert_close(trained.model.scores(e0).detach(), make()(history))
+
+
+# many users
+
+
+@pytest.fixture(scope="module")
+def histories(ring):
+    dataset, _ = ring
+    return [dataset.item_ids[dataset.sequence(user)].tolist() for user in range(dataset.n_users)]
+
+
+@pytest.mark.parametrize("exclude_seen", [False, True])
+def test_recommend_many_is_the_best_of_the_full_scores(trained, ring, tiny, histories, exclude_seen):
+    dataset, _ = ring
+    found = trained.recommend_many(histories, 6, exclude_seen=exclude_seen, seed=2)
+    assert list(found) == ["user", "rank", "item_id", "score"]
+    assert found["user"].tolist() == np.repeat(np.arange(60), 6).tolist()
+    assert found["rank"].tolist() == [1, 2, 3, 4, 5, 6] * 60
+    indices = [dataset.sequence(user) for user in range(60)]
+    scores = trained.scorer(seed=2)(pad_histories(indices, tiny.max_len))
+    if exclude_seen:
+        for row, seen in zip(scores, indices, strict=True):
+            row[seen] = -torch.inf
+    best = scores.topk(6)
+    assert found["item_id"].tolist() == trained.item_ids[best.indices.flatten().numpy()].tolist()
+    torch.testing.assert_close(torch.tensor(found["score"].to_numpy()), best.values.flatten())
+
+
+def test_recommend_many_agrees_with_recommend_and_with_itself(trained, histories):
+    whole = trained.recommend_many(histories, 4, seed=5)
+    assert whole.equals(trained.recommend_many([np.array(h, dtype=object) for h in histories], 4, seed=5))
+    for batch_size in (7, 59):  # neither divides 60; a batch of one user rounds differently
+        pd.testing.assert_frame_equal(trained.recommend_many(histories, 4, seed=5, batch_size=batch_size), whole)
+    alone = trained.recommend(histories[0], 4, seed=5)
+    pd.testing.assert_frame_equal(whole.loc[whole["user"] == 0, ["item_id", "score"]], alone)
+
+
+def test_integer_ids_are_found_as_text(trained):
+    numbered = Recommender(trained.model, np.arange(100, 130))
+    numbered.compensators = trained.compensators
+    one, other = numbered.recommend_many([[103, 104]], 5), numbered.recommend_many([["103", "104"]], 5)
+    assert one.equals(other) and one["item_id"].between(100, 129).all()
+
+
+@pytest.mark.parametrize("exclude_seen", [False, True])
+def test_an_exhaustive_index_gives_the_exact_recommendations(trained, histories, exclude_seen):
+    index = ItemIndex(trained.model.embedding.weight, cells=3, probes=3)
+    exact, found = (
+        trained.recommend_many(histories, 5, exclude_seen=exclude_seen, batch_size=25, index=i) for i in (None, index)
+    )
+    assert found.drop(columns="score").equals(exact.drop(columns="score"))
+    np.testing.assert_allclose(found["score"], exact["score"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "histories, options, words",
+    [
+        ([], {}, ["no histories", "at least one"]),
+        ([["i01"], []], {}, ["history of user 1 is empty", "at least one"]),
+        ([["i01"], ["i02", "casino"]], {}, ["'casino'", "place 2 of the history of user 1", "30 items", "remove it"]),
+        ([["i01"], ["i01", "i02", "i01"]], {"k": 29, "exclude_seen": True}, ["k is 29", "only 28"]),
+        ([["i01"], ["i02"]], {"k": 0}, ["k is 0", "give a k"]),
+        ([["i01"], ["i02"]], {"steps": 4}, ["No compensator", "S = 4"]),
+    ],
+)
+def test_bad_requests_for_many(trained, one_sentence, histories, options, words):
+    one_sentence(lambda: trained.recommend_many(histories, **options), *words)
+
+
+def test_an_index_of_other_embeddings_is_refused(trained, one_sentence):
+    index = ItemIndex(torch.randn(29, 16), cells=1)
+    one_sentence(lambda: trained.recommend_many([["i01"]], index=index), "(29, 16)", "(30, 16)", "build it from")
 
 
 # bad input

@@ -1,0 +1,78 @@
+"""The benchmark runs at a tiny size, and its figures are what they say."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from benchmarks import __main__ as report
+from benchmarks import measure, pairs, sampling, training
+from dae4rec_core.data import make_examples
+
+
+def test_slope_is_the_exponent():
+    assert measure.slope([1, 10, 100], [5, 500, 50_000]) == pytest.approx(2)
+    assert measure.slope([3, 9], [7, 7]) == pytest.approx(0)
+
+
+def test_seconds_is_the_median_after_a_warm_up(monkeypatch):
+    ticks = iter([0, 100, 100, 101, 101, 104, 104, 106])  # 100 s to warm up, then 1, 3 and 2
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: next(ticks))
+    assert measure.seconds(lambda: None) == 2
+
+
+def fill(megabytes: int) -> dict:
+    before = measure.peak_mib()
+    block = np.ones(megabytes * 2**17)
+    return {"MiB": measure.peak_mib() - before, "sum": float(block[0])}
+
+
+def test_a_process_of_its_own_reports_its_memory():
+    assert measure.in_own_process(fill, 300)["MiB"] == pytest.approx(300, rel=0.1)
+
+
+def test_pair_figures(monkeypatch):
+    """Every row is finite and above 0 where it must be; errors are rounding, noise is noise."""
+    monkeypatch.setattr(pairs, "in_own_process", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr(pairs, "BUDGET", 2_500)
+    rows = pd.DataFrame(pairs.table((200, 300)))
+    assert np.isfinite(rows["figure"]).all() and (rows[rows["unit"] != "exponent"]["figure"] >= 0).all()
+    error = rows[rows["what"].str.contains("error of the gradient against dense")]["figure"]
+    assert len(error) == 4 and (error < 1e-5).all()
+    noise = rows[rows["what"] == "sampled gradient: distance from the exact one"]["figure"]
+    assert (noise > 1e-2).all()
+
+
+def test_dense_is_extrapolated_where_it_would_not_fit(monkeypatch):
+    monkeypatch.setattr(pairs, "in_own_process", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr(pairs, "BUDGET", 2_500)
+
+    free = SimpleNamespace(available=3e6)  # room for the dense loss of 200 items, not of 400
+    monkeypatch.setattr(pairs, "psutil", SimpleNamespace(virtual_memory=lambda: free))
+    rows = pd.DataFrame(pairs.table((200, 400))).set_index(["setting", "what"])["figure"]
+    small = rows["Eq. 9, 200 items", "dense"]
+    assert rows["Eq. 9, 400 items", "dense, extrapolated from 200"] == pytest.approx(4 * small)
+
+
+def test_breakdown_adds_up_to_a_step(ring, tiny, trained):
+    examples = make_examples(ring[0], ring[1].training_targets(ring[0]), tiny.max_len)
+    weights = {name: value.clone() for name, value in trained.model.state_dict().items()}
+    shares = training.breakdown(trained.model, examples, trained.z_star)
+    trained.model.load_state_dict(weights)
+    assert sum(shares.values()) == pytest.approx(1) and min(shares.values()) > 0
+
+
+def test_recommending_is_timed_from_ids_to_ids():
+    assert 0 < sampling.time_of(n_items=50, users=20, dim=8, steps=3) < 30
+
+
+def test_the_report_holds_every_row_and_the_machine(tmp_path, monkeypatch):
+    row = {"part": "pairs", "setting": "Eq. 9", "what": "tiled", "figure": 0.000123, "unit": "s"}
+    monkeypatch.setattr(report, "PARTS", {"pairs": lambda: [row, {**row, "figure": 12345.6}]})
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--out", str(tmp_path / "results")])
+    report.main()
+    assert pd.read_csv(tmp_path / "results.csv")["figure"].tolist() == pytest.approx([0.000123, 12345.6], rel=1e-3)
+    text = (tmp_path / "results.md").read_text()
+    assert "| 1.2e-04 | s |" in text and "| 12,346 | s |" in text and f"torch {torch.__version__}" in text
