@@ -6,7 +6,7 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root) # containers often run as root, which Jupyter refuses by itself
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help lab test run artifacts notebooks town
+.PHONY: help lab test run artifacts notebooks town benchmark
 help:
 	@echo "make lab        install into .venv and open JupyterLab on the first notebook"
 	@echo "make test       install into .venv and run unit tests and strict nbval over every notebook"
@@ -14,12 +14,13 @@ help:
 	@echo "make artifacts  make the checkpoint and sweeps that the notebooks load (DATA=path for your own)"
 	@echo "make notebooks  re-execute the notebooks in place"
 	@echo "make town       write the bundled data again"
+	@echo "make benchmark  measure time and memory on this machine, into benchmarks/results.csv and .md"
 
 .venv/installed: pyproject.toml constraints.txt
 	@"$(PYTHON)" -c '$(NEW_ENOUGH)' 2>/dev/null || { echo "Python 3.11 or newer is needed; give one with PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "Making .venv and installing the pinned packages (a few minutes the first time)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[lab,test]" -c constraints.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[lab,test,data,faiss]" -c constraints.txt
 	@touch $@
 
 lab: .venv/installed
@@ -41,3 +42,6 @@ notebooks: .venv/installed
 
 town: .venv/installed
 	$(BIN)/python -m dae4rec_core town --seed 7 --out data/town
+
+benchmark: .venv/installed
+	$(BIN)/python -m benchmarks

@@ -1,4 +1,4 @@
-"""The command line: python -m dae4rec_core run | fit | evaluate | recommend | sweep | artifacts | town."""
+"""The command line: python -m dae4rec_core run | fit | evaluate | recommend | sweep | artifacts | data | town."""
 
 import argparse
 import dataclasses
@@ -10,11 +10,12 @@ import pandas as pd
 
 from dae4rec_core.artifacts import ARTIFACTS, make_artifacts
 from dae4rec_core.config import Config
-from dae4rec_core.data import prepare
+from dae4rec_core.data import load_interactions, prepare
 from dae4rec_core.evaluation import baseline_rows, ceiling_rows, model_rows, summary, sweep, tidy
 from dae4rec_core.events import ProgressBar
 from dae4rec_core.ranking import METRICS
 from dae4rec_core.recommender import Recommender
+from dae4rec_core.sources import SOURCES, compare_filters, convert
 from dae4rec_core.town import write_town
 from dae4rec_core.training import fit
 
@@ -88,6 +89,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--device", default="auto", help="auto, cuda or cpu (default: auto)")
     sub.add_argument("--out", default=str(ARTIFACTS), help=f"parent folder (default: {ARTIFACTS})")
+
+    help = "Fetch a data set of the paper, or UCI Online Retail, and convert its original file."
+    sub = command("data", data_command, help, data=False, config=False)
+    sub.add_argument("name", choices=SOURCES, help="which one: " + ", ".join(SOURCES))
+    sub.add_argument("--file", help="the original file, if you have it; else it is looked for in --out or downloaded")
+    sub.add_argument("--out", default=None, help="folder for the converted data (default: data/NAME)")
+    sub.add_argument("--table2", action="store_true", help="also compare filters with the paper's Table 2 (minutes)")
 
     sub = command("town", town_command, "Write the bundled simulated town.", data=False, config=False)
     sub.add_argument("--seed", type=int, default=7, help="(default: 7)")
@@ -205,6 +213,20 @@ def sweep_command(options) -> None:
 
 def artifacts_command(options) -> None:
     make_artifacts(options.data, options.out, options.device, [ProgressBar()])
+
+
+def data_command(options) -> None:
+    source = SOURCES[options.name]
+    print(f"{source.title}\n{source.page}\nTerms: {source.terms}")
+    folder = convert(options.name, options.out or f"data/{options.name}", options.file)
+    frame, _ = load_interactions(folder)
+    print(f"{len(frame):,} interactions written to {folder}; use them with --data {folder}.")
+    if options.table2:
+        if source.paper is None:
+            raise ValueError(f"Table 2 has no row for {options.name}; leave --table2 out.")
+        records, users, items = source.paper
+        print(f"\nTable 2: {records:,} records, {users:,} users, {items:,} items, average length {records / users:.2f}")
+        print(compare_filters(frame, source.paper).to_string(index=False, float_format="%.4g"))
 
 
 def town_command(options) -> None:

@@ -106,6 +106,7 @@ def test_alone_there_is_one_process_and_nothing_to_sum(ring, trained, tiny):
     assert x.tolist() == [0, 1, 2]
     examples = make_examples(ring[0], ring[1].validation, tiny.max_len)
     draws = [torch.Generator().manual_seed(0) for _ in range(2)]
-    (whole, h), (split, _) = (last_noisy(trained.model, examples, 5, g, size) for g, size in zip(draws, (99, 7)))
+    sizes = zip(draws, (99, 7), strict=True)
+    (whole, h), (split, _) = (last_noisy(trained.model, examples, 5, g, size) for g, size in sizes)
     assert whole.shape == split.shape == h.shape == (len(examples), tiny.dim)
     torch.testing.assert_close(split[:7], whole[:7], rtol=1e-5, atol=1e-6)  # the first noise is the same
