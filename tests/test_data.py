@@ -15,6 +15,7 @@ from dae4rec_core.data import (
     filter_interactions,
     global_time,
     leave_last_out,
+    length_grouped_order,
     load_interactions,
     make_examples,
     pad_histories,
@@ -325,6 +326,8 @@ def test_unknown_user(ring, one_sentence):
         ({"steps": 11, "timesteps": 10}, ["(S) is 11", "(T) = 10", "at most T"]),
         ({"steps": -1}, ["Config.steps", "-1"]),
         ({"dropout": 1.0}, ["Config.dropout", "below 1"]),
+        ({"aime_pairs": -1}, ["Config.aime_pairs", "0 or more"]),
+        ({"pair_precision": "half"}, ["Config.pair_precision", "'half'", "bfloat16"]),
     ],
 )
 def test_bad_configuration(one_sentence, change, words):
@@ -334,6 +337,24 @@ def test_bad_configuration(one_sentence, change, words):
 def test_configuration_round_trip(one_sentence):
     config = Config(delta=3.0, schedule="cosine", positions=False)
     assert Config.from_dict(config.to_dict()) == config
+    assert Config.from_dict({**config.to_dict(), "pair_rows": 256}) == config  # a checkpoint of an earlier version
     assert Config(timesteps=1).sampling_steps == 1 and Config(timesteps=9).sampling_steps == 4
     assert Config(timesteps=9, steps=9).sampling_steps == 9
     one_sentence(lambda: Config.from_dict({"dims": 3}), "no field dims", "its fields are")
+
+
+def test_length_grouped_order_is_a_shuffle_with_little_padding():
+    """Every example once, batches of one size, the longest history of each; far less padding than a plain shuffle."""
+    lengths = torch.randint(1, 21, (1_000,), generator=torch.Generator().manual_seed(0))
+    order, longest = length_grouped_order(lengths, 64, torch.Generator().manual_seed(1))
+    assert sorted(order.tolist()) == list(range(1_000))
+    batches = order.split(64)
+    assert longest == [int(lengths[rows].max()) for rows in batches]
+    places = sum(len(rows) * longest for rows, longest in zip(batches, longest, strict=True))
+    assert lengths.sum() / places > 0.85  # a plain shuffle has 0.53
+    assert torch.tensor(longest).float().diff().abs().mean() > 2  # the batches themselves are in no order
+    again, _ = length_grouped_order(lengths, 64, torch.Generator().manual_seed(1))
+    other, _ = length_grouped_order(lengths, 64, torch.Generator().manual_seed(2))
+    assert torch.equal(order, again) and not torch.equal(order, other)
+    whole, longest = length_grouped_order(lengths, 5_000, torch.Generator().manual_seed(1))
+    assert len(whole) == 1_000 and longest == [20]

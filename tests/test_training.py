@@ -307,3 +307,16 @@ def test_the_compensators_validation_is_what_the_recommender_does(trained, ring,
     train_compensator(recommender, train, validation, 5, [log])
     best = log.frame("compensator")["NDCG@10"].max()
     assert evaluate(recommender.scorer(5), validation)["NDCG@10"] == pytest.approx(best, abs=1e-9)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_training_on_cuda_ends_near_the_cpu(ring, tiny):
+    """Mixed precision and other random numbers: the loss within 15%, every weight finite, recommendations possible."""
+    logs = {}
+    for device in ("cpu", "cuda"):
+        logs[device] = History()
+        found = fit(*ring, tiny.replace(epochs=5), device, [logs[device]])
+        assert len(found.recommend(["i00", "i01"], k=3)) == 3
+        assert all(value.isfinite().all() for value in weights(found).values())
+    losses = [logs[device].frame("diffusion")["L_Diff"].iloc[-1] for device in ("cpu", "cuda")]
+    assert losses[1] == pytest.approx(losses[0], rel=0.15)
