@@ -4,12 +4,13 @@ import json
 import multiprocessing
 import os
 import platform
-import resource
 import statistics
+import threading
 import time
 from collections.abc import Callable
 
 import numpy as np
+import psutil
 import torch
 
 
@@ -56,11 +57,29 @@ def _report(sender, function, arguments) -> None:
     sender.send_bytes(json.dumps(function(*arguments)).encode())
 
 
-def peak_mib() -> float:
-    """The largest memory so far: of this process, or on the GPU when one is in use."""
+def peak_mib(call: Callable[[], object]) -> float:
+    """Memory that a call needs at most above what was in use before it: on the GPU where there is one, else resident
+    memory of this process, looked at every millisecond."""
     if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    process, done = psutil.Process(), threading.Event()
+    before = peak = process.memory_info().rss
+
+    def watch():
+        nonlocal peak
+        while not done.wait(0.001):
+            peak = max(peak, process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    call()
+    peak = max(peak, process.memory_info().rss)
+    done.set()
+    watcher.join()
+    return (peak - before) / 2**20
 
 
 def machine() -> dict[str, str]:

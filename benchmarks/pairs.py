@@ -49,10 +49,8 @@ def step(n: int, how: str, equation: str, precision: str = "float32", dim: int =
     x, calls = losses(n, how, precision=precision, dim=dim)
     small, warm = losses(500, how, precision=precision, dim=dim)
     value_and_gradient(small, warm[equation])
-    before = peak_mib()
-    value_and_gradient(x, calls[equation])
-    peak = peak_mib() - before
-    return {"seconds": seconds(lambda: value_and_gradient(x, calls[equation])), "MiB": max(peak, 0.0)}
+    memory = peak_mib(lambda: value_and_gradient(x, calls[equation]))
+    return {"seconds": seconds(lambda: value_and_gradient(x, calls[equation])), "MiB": memory}
 
 
 def bare_products(n: int, equation: str) -> dict:
