@@ -54,8 +54,8 @@ def panels(columns: int = 1, width: float = 5.0, height: float = 3.6, rows: int 
 
 
 def coordinates(dataset: Dataset) -> np.ndarray | None:
-    """Item positions (|V|, 2) from the columns x, y or lon, lat; None where the data has neither."""
-    for names in (["x", "y"], ["lon", "lat"]):
+    """Item positions (|V|, 2) from the columns x, y or lon, lat (or longitude, latitude); None without."""
+    for names in (["x", "y"], ["lon", "lat"], ["longitude", "latitude"]):
         if set(names) <= set(dataset.attributes.columns):
             return dataset.attributes[names].to_numpy(dtype=float)
     return None

@@ -17,6 +17,7 @@ NAMES = [
     "03_diffusion_training",
     "04_skip_step_sampling",
     "05_compensator",
+    "07_scaling",
 ]
 PRELUDE = "import math, torch, numpy as np, pandas as pd, networkx as nx\n"
 

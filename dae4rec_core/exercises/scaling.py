@@ -1,0 +1,47 @@
+"""Checkers of 07: the tiles of a symmetric matrix, a tile's gradient, and the scale of a random sample."""
+
+import itertools
+
+import torch
+
+from dae4rec_core.exercises.checker import checker
+
+__all__ = ["check_upper_tiles", "check_tile_gradient", "check_estimate"]
+
+
+@checker
+def check_upper_tiles(upper_tiles):
+    for n, size in ((6, 2), (7, 3), (4, 10)):
+        found = list(upper_tiles(n, size))
+        counted = torch.zeros(n, n)
+        for row, column, weight in found:
+            assert row <= column, f"tile ({row}, {column}) lies below the diagonal; its mirror image counts for it."
+            counted[row : row + size, column : column + size] += weight
+        symmetric = torch.arange(n * n).reshape(n, n) + torch.arange(n * n).reshape(n, n).T
+        expected, sum_found = symmetric.sum(), (counted * symmetric).sum()
+        assert sum_found == expected, (
+            f"{n} items in tiles of {size}: a symmetric matrix adds up to {int(sum_found)}, not {int(expected)}."
+        )
+
+
+@checker
+def check_tile_gradient(tile_gradient):
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64)
+    found = torch.as_tensor(tile_gradient(x, y))
+    assert found.shape == x.shape, "a tile's gradient has the tile's shape."
+    x = x.requires_grad_()
+    [expected] = torch.autograd.grad((torch.sigmoid(x) - torch.sigmoid(y)).square().sum(), x)
+    assert torch.allclose(found, expected), (
+        f"autograd has {expected[0, 0]:.4f} at the first place, you have {found[0, 0]:.4f}."
+    )
+
+
+@checker
+def check_estimate(estimate):
+    f = torch.arange(16.0).reshape(4, 4) ** 2
+    draws = [(r, c) for r in itertools.combinations(range(4), 2) for c in itertools.combinations(range(4), 3)]
+    mean = sum(float(estimate(f, torch.tensor(r), torch.tensor(c))) for r, c in draws) / len(draws)
+    assert abs(mean - f.sum()) < 1e-3, (
+        f"over all draws of 2 rows and 3 columns the mean is {mean:.0f}, the sum {f.sum():.0f}."
+    )
