@@ -15,7 +15,7 @@ from dae4rec_core.evaluation import baseline_rows, ceiling_rows, model_rows, sum
 from dae4rec_core.events import ProgressBar
 from dae4rec_core.ranking import METRICS
 from dae4rec_core.recommender import Recommender
-from dae4rec_core.sources import SOURCES, compare_filters, convert
+from dae4rec_core.sources import SOURCES, beside_table_2, compare_filters, convert
 from dae4rec_core.town import write_town
 from dae4rec_core.training import fit
 
@@ -217,15 +217,19 @@ def artifacts_command(options) -> None:
 
 def data_command(options) -> None:
     source = SOURCES[options.name]
+    if options.table2 and source.paper is None:
+        raise ValueError(f"Table 2 has no row for {options.name}; leave --table2 out.")
     print(f"{source.title}\n{source.page}\nTerms: {source.terms}")
     folder = convert(options.name, options.out or f"data/{options.name}", options.file)
     frame, _ = load_interactions(folder)
-    print(f"{len(frame):,} interactions written to {folder}; use them with --data {folder}.")
+    wanted = f"--k-core {source.k_core} --repeats {source.repeats}"
+    print(f"{len(frame):,} interactions written to {folder}; use them with --data {folder} {wanted}.")
     if options.table2:
-        if source.paper is None:
-            raise ValueError(f"Table 2 has no row for {options.name}; leave --table2 out.")
-        records, users, items = source.paper
-        print(f"\nTable 2: {records:,} records, {users:,} users, {items:,} items, average length {records / users:.2f}")
+        print(f"\nTable 2 of the paper and ours with {wanted} (our choice, the paper names no filter)")
+        table = beside_table_2(frame, source)
+        table["difference"] = table["difference"].map("{:+.1%}".format)
+        print(table.to_string(float_format=lambda x: f"{x:,.0f}" if x >= 1000 else f"{x:.4g}"))
+        print("\nOther filters, the nearest first")
         print(compare_filters(frame, source.paper).to_string(index=False, float_format="%.4g"))
 
 

@@ -43,7 +43,7 @@ def make_artifacts(
     callbacks: list[Callable[[Event], None]] = (),
     config: Config | None = None,
 ) -> Path:
-    """Write all artifacts of one data set under out/<name>; about 40 minutes on one busy core for the town.
+    """Write all artifacts of one data set under out/<name>; about 20 minutes on one busy core for the town.
 
     Returns the folder. `config` is for tests with tiny settings.
     """

@@ -9,17 +9,22 @@ and of the sampling for the compensator; all of them hold the same weights after
 """
 
 import os
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from dae4rec_core.config import choose_device
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
-def launch(device: str | torch.device = "auto") -> Fabric:
+
+def launch(device: str | torch.device = "auto") -> "Fabric":
     """Join the run that torchrun started, or be the only process. Mixed precision (bfloat16) is used on CUDA."""
+    from lightning_fabric import Fabric  # takes seconds to import, and only training needs it
+
     device = choose_device(str(device))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     everywhere = int(os.environ.get("WORLD_SIZE", 1))

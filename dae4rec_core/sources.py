@@ -7,48 +7,58 @@ The readers were written from the formats' descriptions and are tested on small 
 could not be fetched where this was made, so no count of theirs is quoted here; the command prints them beside Table 2.
 """
 
+import dataclasses
+import functools
+import gzip
 import hashlib
 import math
 import shutil
 import stat
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from dae4rec_core.data import filter_interactions
+from dae4rec_core.data import COLUMNS, encode, filter_interactions
 
 CORES = (3, 5, 10, 15, 20)
 REPEATS = ("keep", "drop_consecutive", "first_visits")
+EVENTS = ("view", "addtocart", "transaction")
+# a file cut short, a wrong byte, and (RuntimeError) a password or an unknown compression
+DAMAGED = (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, RuntimeError)
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Source:
     """One original data set.
 
-    page: the official page. url: its file, or None where an account is needed. file: the name it has on disk. member:
-    the part of an archive that is read. sha256: of the file, where one is known. terms: the licence as far as known.
-    read: file -> interactions. paper: records, users and items of Table 2, or None.
+    page: the official page. url: its file, or None where an account is needed. file: the name it has on disk.
+    members: the parts of a zip archive that are read, the interactions first. sha256: of the file, where it is known.
+    terms: the licence as far as known. read: file -> interactions, with columns user_id, item_id (strings), timestamp
+    (Unix seconds) and what is known of the items. paper: its row of Table 2 as printed (records, users, items, average
+    length, sparsity), or None. k_core, repeats: the filter that we would try first; the paper names none.
     """
 
     title: str
     page: str
     url: str | None
     file: str
-    member: str | None
+    members: tuple[str, ...]
     sha256: str | None
     terms: str
     read: Callable[[Path], pd.DataFrame]
-    paper: tuple[int, int, int] | None
+    paper: tuple[float, ...] | None = None
+    k_core: int = 5
+    repeats: str = "keep"
 
 
 def read_gowalla(path: Path) -> pd.DataFrame:
     """SNAP's check-ins: user, UTC time, latitude, longitude, place; tabs, no header, newest first."""
     names = ["user_id", "timestamp", "latitude", "longitude", "item_id"]
-    frame = _table(path, sep="\t", header=None, names=names, dtype=str)
+    frame = _table(path, sep="\t", header=None, names=names)
     frame["timestamp"] = _seconds(frame["timestamp"], path, 1)
     return _numbers(frame, ["latitude", "longitude"], path, 1)[::-1]  # oldest first, also among equal times
 
@@ -56,37 +66,37 @@ def read_gowalla(path: Path) -> pd.DataFrame:
 def read_foursquare(path: Path) -> pd.DataFrame:
     """The University of Minnesota's checkins.dat: id | user_id | venue_id | latitude | longitude | created_at.
 
-    A printed table: a header, a line of dashes, rows, and a last line that counts them. Coordinates are mostly empty.
+    A printed table: a header, a line of dashes, rows, and a last line that counts them. Its own coordinates are mostly
+    empty; those of the venues come from venues.dat (id | latitude | longitude) where it lies beside.
     """
-    names = ["id", "user_id", "item_id", "latitude", "longitude", "timestamp"]
-    frame = _table(path, sep="|", header=None, names=names, dtype=str, skiprows=2)
-    frame = frame.apply(lambda column: column.str.strip()).replace("", None)
-    if str(frame["id"].iloc[-1]).startswith("("):
-        frame = frame[:-1]
+    frame = _dump(path, ["id", "user_id", "item_id", "latitude", "longitude", "timestamp"])
     frame["timestamp"] = _seconds(frame["timestamp"], path, 3)
-    return _filled(frame, path, 3)[["user_id", "item_id", "timestamp"]]
+    frame = _filled(frame, path, 3)[COLUMNS]
+    if not path.with_name("venues.dat").is_file():
+        return frame
+    venues = _dump(path.with_name("venues.dat"), ["item_id", "latitude", "longitude"]).drop_duplicates("item_id")
+    for name in ("latitude", "longitude"):
+        venues[name] = pd.to_numeric(venues[name], errors="coerce")  # a venue without a place is still a venue
+    return frame.merge(venues, how="left", on="item_id")
 
 
 def read_foursquare_city(path: Path) -> pd.DataFrame:
     """TSMC2014: user, venue, category id, category, latitude, longitude, minutes from UTC, UTC time; tabs, Latin-1."""
     names = ["user_id", "item_id", "category_id", "category", "latitude", "longitude", "offset", "timestamp"]
-    frame = _table(path, sep="\t", header=None, names=names, dtype=str, encoding="latin-1", quoting=3)
+    frame = _table(path, sep="\t", header=None, names=names, encoding="latin-1", quoting=3)
     frame["timestamp"] = _seconds(frame["timestamp"], path, 1, "%a %b %d %H:%M:%S %z %Y")
     frame = _numbers(frame, ["latitude", "longitude"], path, 1)
-    return frame[["user_id", "item_id", "timestamp", "category", "latitude", "longitude"]]
+    return frame[[*COLUMNS, "category", "latitude", "longitude"]]
 
 
-def read_retailrocket(path: Path) -> pd.DataFrame:
-    """events.csv: timestamp (ms), visitorid, event, itemid, transactionid. Every event counts (our choice)."""
-    frame = _table(path, dtype=str)
-    missing = {"timestamp", "visitorid", "itemid"} - set(frame)
-    if missing:
-        raise ValueError(
-            f"{path} has no column {', '.join(sorted(missing))}; "
-            "give Retailrocket's events.csv, not another of its files."
-        )
+def read_retailrocket(path: Path, events: tuple[str, ...] = EVENTS) -> pd.DataFrame:
+    """events.csv: timestamp (ms), visitorid, event, itemid, transactionid. `events` are those that count."""
+    frame = _table(path)
+    _require(frame, ["timestamp", "visitorid", "event", "itemid"], path, "events.csv")
     frame = frame.rename(columns={"visitorid": "user_id", "itemid": "item_id"})
-    frame = _numbers(frame[["user_id", "item_id", "timestamp"]], ["timestamp"], path, 2)
+    _complain(~frame["event"].isin(EVENTS), frame["event"], path, 2, "event")
+    frame = _numbers(frame, ["timestamp"], path, 2)
+    frame = frame.loc[frame["event"].isin(events), COLUMNS]
     return frame.assign(timestamp=frame["timestamp"] / 1000)
 
 
@@ -103,16 +113,14 @@ def read_online_retail(path: Path) -> pd.DataFrame:
         ) from None
     except Exception as error:  # calamine has errors of its own
         raise ValueError(f"{path} can't be read as an Excel file ({_first_line(error)}); download it again.") from None
-    bought = frame["CustomerID"].notna() & (frame["Quantity"] > 0) & ~frame["InvoiceNo"].str.startswith("C")
-    frame = frame[bought & frame["StockCode"].str.match(r"\d{5}")].drop_duplicates(["InvoiceNo", "StockCode"])
-    return pd.DataFrame(
-        {
-            "user_id": frame["InvoiceNo"],
-            "item_id": frame["StockCode"],
-            "timestamp": (frame["InvoiceDate"] - pd.Timestamp(0)) / pd.Timedelta(seconds=1),
-            "description": frame["Description"].str.strip(),
-        }
-    )
+    names = ["InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "CustomerID"]
+    _require(frame, names, path, "Online Retail.xlsx")
+    frame = frame.rename(columns={"InvoiceNo": "user_id", "StockCode": "item_id"})
+    frame = _numbers(frame, ["Quantity"], path, 2)
+    bought = frame["CustomerID"].notna() & (frame["Quantity"] > 0) & ~frame["user_id"].str.startswith("C")
+    frame = frame[bought & frame["item_id"].str.match(r"\d{5}")].drop_duplicates(["user_id", "item_id"])
+    frame["timestamp"] = _seconds(frame["InvoiceDate"], path, 2)
+    return frame[COLUMNS].assign(description=frame["Description"].str.strip())
 
 
 SOURCES = {
@@ -121,86 +129,102 @@ SOURCES = {
         "https://archive.org/details/201309_foursquare_dataset_umn",
         "https://archive.org/download/201309_foursquare_dataset_umn/fsq.zip",
         "fsq.zip",
-        "checkins.dat",
+        ("checkins.dat", "venues.dat"),
         None,
         "for research; its authors ask to be cited",
         read_foursquare,
-        (303_000, 40_500, 17_200),
+        (303_000, 40_500, 17_200, 7.47, 0.9996),
     ),
     "foursquare_nyc": Source(
         "Foursquare check-ins in New York (Yang et al. 2015), smaller, with categories",
         "https://sites.google.com/site/yangdingqi/home/foursquare-dataset",
         "http://www-public.imtbs-tsp.eu/~zhang_da/pub/dataset_tsmc2014.zip",
         "dataset_tsmc2014.zip",
-        "dataset_TSMC2014_NYC.txt",
+        ("dataset_TSMC2014_NYC.txt",),
         None,
         "its authors ask to be cited",
         read_foursquare_city,
-        None,
     ),
     "gowalla": Source(
         "Gowalla check-ins of SNAP (Cho et al. 2011)",
         "https://snap.stanford.edu/data/loc-gowalla.html",
         "https://snap.stanford.edu/data/loc-gowalla_totalCheckins.txt.gz",
         "loc-gowalla_totalCheckins.txt.gz",
-        None,
+        (),
         None,
         "its authors ask to be cited",
         read_gowalla,
-        (934_100, 51_600, 33_300),
+        (934_100, 51_600, 33_300, 18.10, 0.9995),
+        # nearest of what others published: LightGCN's 10-core, 1,027,370 records, 29,858 users, 40,981 items
+        10,
+        "first_visits",
     ),
     "retailrocket": Source(
         "Retailrocket events (Zykov et al. 2022)",
         "https://www.kaggle.com/datasets/retailrocket/ecommerce-dataset",
         None,
         "events.csv",
-        None,
+        ("events.csv",),
         None,
         "CC BY-NC-SA 4.0; Kaggle asks for an account",
         read_retailrocket,
-        (549_000, 59_500, 27_500),
+        (549_000, 59_500, 27_500, 9.23, 0.9997),
     ),
     "online_retail": Source(
         "UCI Online Retail (Chen, Sain and Guo 2012): not in the paper, free for everyone",
         "https://archive.ics.uci.edu/dataset/352/online+retail",
         "https://archive.ics.uci.edu/static/public/352/online+retail.zip",
         "online_retail.zip",
-        "Online Retail.xlsx",
+        ("Online Retail.xlsx",),
         "f5385cbb54bbebf7196389109c6b0621faab0c304e3702548165e71c84aede8b",
         "CC BY 4.0",
         read_online_retail,
-        None,
     ),
 }
+SOURCES["foursquare_tky"] = dataclasses.replace(
+    SOURCES["foursquare_nyc"],
+    title="Foursquare check-ins in Tokyo (Yang et al. 2015), smaller, with categories",
+    members=("dataset_TSMC2014_TKY.txt",),
+)
+SOURCES["retailrocket_views"] = dataclasses.replace(
+    SOURCES["retailrocket"],
+    title="Retailrocket events (Zykov et al. 2022), views only",
+    read=functools.partial(read_retailrocket, events=("view",)),
+)
 
 
 def fetch(name: str, folder: str | Path) -> Path:
     """The original file of a data set in `folder`: the one that lies there, or a download with a progress bar.
 
     A download appears under its name only when it is complete and its checksum is right. Where no checksum is known,
-    that of the first download is kept beside it as <file>.sha256 and every later use is checked against it. Raises
-    ValueError with one sentence: what could not be had, and what to do by hand.
+    the file is read to its end once and its checksum kept beside it as <file>.sha256; every later use is checked
+    against that. Raises ValueError with one sentence: what could not be had, and what to do by hand.
     """
     source, folder = SOURCES[name], Path(folder)
     file = folder / source.file
     note = file.with_name(file.name + ".sha256")
     known = source.sha256 or (note.read_text().split()[0] if note.is_file() else None)
-    if not file.is_file():
-        _download(source, name, folder, known)
-    digest = _sha256(file)
-    if known not in (None, digest):
-        raise ValueError(
-            f"{file} is not the file it should be (SHA-256 {digest[:12]}..., expected {known[:12]}...); "
-            f"remove it{'' if source.sha256 else f' and {note.name}'} and start again."
-        )
-    if source.sha256 is None:
-        note.write_text(f"{digest}  {file.name}\n")
-    return file
-
-
-def _download(source: Source, name: str, folder: Path, known: str | None) -> None:
     command = f"`python -m dae4rec_core data {name} --out {folder}`"
     by_hand = f"get {source.file} from {source.page}, put it into {folder} and run {command} again."
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="download-", dir=folder) as temporary:
+        found = file if file.is_file() else _download(source, known, Path(temporary), by_hand)
+        digest = _sha256(found)
+        if known not in (None, digest):
+            raise ValueError(
+                f"{file} is not the file it should be (SHA-256 {digest[:12]}..., expected {known[:12]}...); "
+                f"remove it{'' if source.sha256 else f' and {note.name}'} and start again."
+            )
+        if known is None:
+            try:
+                _read_to_the_end(found)
+            except DAMAGED as error:
+                raise ValueError(f"{file} is damaged or incomplete ({_first_line(error)}); {by_hand}") from None
+            note.write_text(f"{digest}  {file.name}\n")
+        return found.replace(file)
+
+
+def _download(source: Source, known: str | None, folder: Path, by_hand: str) -> Path:
     if source.url is None:
         raise ValueError(f"{source.title}: the file needs an account, so {by_hand}")
     try:
@@ -208,102 +232,170 @@ def _download(source: Source, name: str, folder: Path, known: str | None) -> Non
         import requests
     except ImportError:
         raise ValueError('Downloading needs pooch; install it with pip install -e ".[data]" and start again.') from None
-    folder.mkdir(parents=True, exist_ok=True)
     pooch.get_logger().setLevel("ERROR")  # it would tell the checksum of a file that has none; we keep it ourselves
     loader = pooch.HTTPDownloader(progressbar=True, timeout=30)
     try:
-        pooch.retrieve(source.url, known and f"sha256:{known}", source.file, folder, downloader=loader)
-    except (requests.RequestException, OSError, ValueError) as error:
-        host = source.url.split("/")[2]
-        why = f"no connection to {host}" if isinstance(error, requests.ConnectionError) else _first_line(error)
-        raise ValueError(f"{source.url} could not be downloaded ({why}); {by_hand}") from None
+        return Path(pooch.retrieve(source.url, known and f"sha256:{known}", source.file, folder, downloader=loader))
+    except requests.ConnectionError:
+        why = f"no connection to {source.url.split('/')[2]}"
+    except requests.exceptions.ChunkedEncodingError:
+        why = "it broke off before its announced end"
+    except requests.RequestException as error:
+        why = _first_line(error)
+    except ValueError:
+        why = "its checksum is not the expected one"
+    raise ValueError(f"{source.url} could not be downloaded ({why}); {by_hand}")
 
 
-def unpack(archive: Path, member: str) -> Path:
-    """Take one file out of a zip archive and lay it beside the archive; nothing else is written.
+def _read_to_the_end(file: Path) -> None:
+    if file.suffix == ".zip":
+        with zipfile.ZipFile(file) as archive:
+            _check_members(archive, file)
+            if archive.testzip() is not None:
+                raise zipfile.BadZipFile("a checksum inside it is wrong")
+    elif file.suffix == ".gz":
+        with gzip.open(file) as stream:
+            while stream.read(2**20):
+                pass
 
-    Raises ValueError when the archive is damaged, lacks the member, or holds a name that leads out of its folder or a
-    link: such an archive was made to do harm.
+
+def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
+    for info in archive.infolist():
+        inside = PurePosixPath(info.filename.replace("\\", "/"))
+        link = stat.S_ISLNK(info.external_attr >> 16)
+        if link or inside.is_absolute() or ".." in inside.parts or any(":" in part for part in inside.parts[:1]):
+            raise ValueError(
+                f"{path.name} holds {info.filename!r}, which would be written outside its folder; "
+                "nothing was unpacked, get it again from the official page."
+            )
+    size = sum(info.file_size for info in archive.infolist())
+    if size > max(2**30, 100 * path.stat().st_size):
+        raise ValueError(
+            f"{path.name} would unpack to {size / 2**30:.0f} GiB, a hundred times its own size, as no table does; "
+            "nothing was unpacked, get it again from the official page."
+        )
+
+
+def unpack(archive: Path, members: tuple[str, ...], folder: Path) -> list[Path]:
+    """Take some files out of a zip archive, from whatever folder inside it, and lay them into `folder`.
+
+    Raises ValueError when the archive is damaged or lacks a member, before anything is written when it holds a name
+    that leads out of its folder, a link, or a hundred times its own size: such an archive was made to do harm.
     """
-    target = archive.with_name(PurePosixPath(member).name)
-    part = target.with_name(target.name + ".part")
     try:
         with zipfile.ZipFile(archive) as file:
-            for info in file.infolist():
-                path = PurePosixPath(info.filename.replace("\\", "/"))
-                link = stat.S_ISLNK(info.external_attr >> 16)
-                if link or path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
-                    raise ValueError(
-                        f"{archive} holds {info.filename!r}, which would be written outside its folder; "
-                        "nothing was unpacked, download it again from the official page."
-                    )
-            found = [i for i in file.infolist() if PurePosixPath(i.filename).name == PurePosixPath(member).name]
-            if not found:
-                raise ValueError(f"{archive} holds no {member}; download it again from the official page.")
-            free = shutil.disk_usage(archive.parent).free
-            if found[0].file_size > free:
+            _check_members(file, archive)
+            infos = {PurePosixPath(info.filename).name: info for info in file.infolist() if not info.is_dir()}
+            missing = [name for name in members if name not in infos]
+            if missing:
+                raise ValueError(f"{archive} holds no {missing[0]}; get it again from the official page.")
+            size, free = sum(infos[name].file_size for name in members), shutil.disk_usage(folder).free
+            if size > free:
                 raise ValueError(
-                    f"{member} unpacks to {found[0].file_size / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB are free "
-                    f"beside {archive}; make room and start again."
+                    f"{archive} unpacks to {size / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB are free "
+                    f"in {folder}; make room and start again."
                 )
-            with file.open(found[0]) as packed, part.open("wb") as out:
-                shutil.copyfileobj(packed, out)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        part.unlink(missing_ok=True)
+            for name in members:
+                with file.open(infos[name]) as packed, (folder / name).open("wb") as out:
+                    shutil.copyfileobj(packed, out)
+    except DAMAGED as error:
         raise ValueError(
             f"{archive} is damaged or incomplete ({_first_line(error)}); remove it and download it again."
         ) from None
-    return part.replace(target)
+    return [folder / name for name in members]
 
 
 def convert(name: str, out: str | Path, original: str | Path | None = None) -> Path:
     """Write out/interactions.csv.gz from a data set's original file, downloaded into `out` unless `original` is given.
 
-    What was in `out` stays as it was unless everything went well. Returns the folder.
+    original: the file as its page offers it, or the part of it that is read (see Source.members). What was in `out`
+    stays as it was unless everything went well, and nothing is written elsewhere. Returns the folder. Raises ValueError
+    or FileNotFoundError with one sentence.
     """
     source, out = SOURCES[name], Path(out)
-    file = fetch(name, out) if original is None else Path(original)
-    if not file.is_file():
-        raise FileNotFoundError(f"There is no file {file}; give the path of {source.file}.")
-    if file.suffix == ".zip":
-        file = unpack(file, source.member or source.file)
-    frame = source.read(file)
-    out.mkdir(parents=True, exist_ok=True)
-    part = out / "interactions.part.csv.gz"
-    frame.to_csv(part, index=False)
-    part.replace(out / "interactions.csv.gz")
+    if original is not None and not Path(original).is_file():
+        raise FileNotFoundError(f"There is no file {original}; give the path of {source.file}.")
+    try:
+        file = fetch(name, out) if original is None else Path(original)
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="convert-", dir=out) as temporary:
+            folder = Path(temporary)
+            if file.suffix == ".zip":
+                file = unpack(file, source.members or (source.file,), folder)[0]
+            table = folder / "interactions.csv.gz"
+            quick = {"method": "gzip", "compresslevel": 1}  # more effort takes thrice as long for a few percent
+            source.read(file).to_csv(table, index=False, compression=quick)
+            table.replace(out / "interactions.csv.gz")
+    except OSError as error:
+        raise ValueError(
+            f"{out} can't be written ({_first_line(error)}); make room or give another folder with --out."
+        ) from None
     return out
 
 
-def compare_filters(frame: pd.DataFrame, paper: tuple[int, int, int]) -> pd.DataFrame:
+def beside_table_2(frame: pd.DataFrame, source: Source) -> pd.DataFrame:
+    """Our statistics after the source's own filter beside its row of Table 2.
+
+    Rows: records, users, items, average length, sparsity. Columns: paper, ours, difference (ours / paper's - 1; for the
+    sparsity in its own points). Raises ValueError when the filter leaves nothing.
+    """
+    ours = encode(filter_interactions(frame[COLUMNS], source.k_core, source.repeats)).statistics()
+    table = pd.DataFrame({"paper": source.paper, "ours": ours.values()}, index=list(ours), dtype=float)
+    table["difference"] = table["ours"] / table["paper"] - 1
+    table.loc["sparsity", "difference"] = ours["sparsity"] - table.loc["sparsity", "paper"]
+    return table
+
+
+def compare_filters(frame: pd.DataFrame, paper: tuple[float, ...]) -> pd.DataFrame:
     """Records, users and items after each k-core and treatment of repeats, nearest to a row of Table 2 first.
 
     Columns: k_core, repeats, records, users, items, average length, sparsity, distance. The distance is the mean of
     |log(ours / paper's)| over the three counts: 0.1 means about 10% off.
     """
+    codes = {name: pd.factorize(frame[name])[0] for name in ("user_id", "item_id")}  # numbers sort faster than strings
+    frame = frame[COLUMNS].assign(**codes)
     rows = []
     for repeats in REPEATS:
         for k_core in CORES:
             try:
-                kept = filter_interactions(frame, k_core, repeats)
+                facts = encode(filter_interactions(frame, k_core, repeats)).statistics()
             except ValueError:  # nothing is left
                 continue
-            counts = len(kept), kept["user_id"].nunique(), kept["item_id"].nunique()
-            pairs = len(kept.drop_duplicates(["user_id", "item_id"]))
-            distance = sum(abs(math.log(a / b)) for a, b in zip(counts, paper, strict=True)) / 3
-            sparsity = 1 - pairs / (counts[1] * counts[2])
-            rows.append((k_core, repeats, *counts, counts[0] / counts[1], sparsity, distance))
-    names = ["k_core", "repeats", "records", "users", "items", "average length", "sparsity", "distance"]
-    return pd.DataFrame(rows, columns=names).sort_values("distance", ignore_index=True)
+            counts = zip(list(facts.values())[:3], paper[:3], strict=True)
+            distance = sum(abs(math.log(ours / theirs)) for ours, theirs in counts) / 3
+            rows.append({"k_core": k_core, "repeats": repeats, **facts, "distance": distance})
+    if not rows:
+        raise ValueError(
+            f"No interactions are left after even the {CORES[0]}-core filter; give the whole original file."
+        )
+    return pd.DataFrame(rows).sort_values("distance", ignore_index=True)
 
 
 def _table(path: Path, **options) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, **options)
+        frame = pd.read_csv(path, dtype=str, skip_blank_lines=False, **options)
     except (ValueError, OSError, EOFError, zlib.error) as error:
         raise ValueError(
-            f"{path} can't be read ({_first_line(error)}); it may be incomplete, so download it again."
+            f"{path} can't be read ({_first_line(error)}); it may be incomplete, so remove it and get it again."
         ) from None
+    if not isinstance(frame.index, pd.RangeIndex):  # what pandas makes of rows that are longer than their names
+        raise ValueError(f"{path} has more columns than the original file; give the original.")
+    frame = frame.dropna(how="all")  # blank lines; the index still counts them
+    if frame.empty:
+        raise ValueError(f"{path} holds no rows; it may be incomplete, so remove it and get it again.")
+    return frame
+
+
+def _dump(path: Path, names: list[str]) -> pd.DataFrame:
+    frame = _table(path, sep="|", header=None, names=names, skiprows=2)
+    frame = frame.apply(lambda column: column.str.strip()).replace("", None)
+    return frame[~frame[names[0]].str.startswith("(", na=False)]  # the last line: (1021970 rows)
+
+
+def _require(frame: pd.DataFrame, names: list[str], path: Path, original: str) -> None:
+    missing = [name for name in names if name not in frame]
+    if missing:
+        raise ValueError(f"{path} has no column {', '.join(missing)}; give the original {original}, not another file.")
 
 
 def _seconds(stamps: pd.Series, path: Path, first_line: int, form: str = "ISO8601") -> pd.Series:
@@ -327,11 +419,9 @@ def _filled(frame: pd.DataFrame, path: Path, first_line: int) -> pd.DataFrame:
 
 def _complain(bad: pd.Series, values: pd.Series, path: Path, first_line: int, what: str) -> None:
     if bad.any():
-        row = int(bad.to_numpy().argmax())
-        raise ValueError(
-            f"{path}, line {row + first_line}: {what} {values.iloc[row]!r} can't be understood; "
-            "give the original file, or mend that line."
-        )
+        row = bad.idxmax()
+        why = "is empty" if pd.isna(values[row]) else f"{values[row]!r} can't be understood"
+        raise ValueError(f"{path}, line {row + first_line}: {what} {why}; give the original file, or mend that line.")
 
 
 def _sha256(file: Path) -> str:

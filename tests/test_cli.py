@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from dae4rec_core.__main__ import add_config_options, build_parser, config_of, main
 from dae4rec_core.config import Config
 from dae4rec_core.ranking import METRICS
+from dae4rec_core.sources import SOURCES
 
 
 def saved_epoch(out) -> int:
@@ -183,6 +184,18 @@ def test_help_explains_every_option(name, capsys, monkeypatch):
         assert action.help and action.option_strings
         assert [option for option in action.option_strings if option not in text] == []
         assert "".join((action.help % vars(action)).split()) in "".join(text.split())
+
+
+def test_help_of_data_names_every_source_and_option(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as stop:
+        main(["data", "--help"])
+    text = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert [word for word in [*SOURCES, "--file", "--out", "--table2", "data/NAME"] if word not in text] == []
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0 and "\n    data " in capsys.readouterr().out
 
 
 def test_top_level_help_lists_every_command(capsys):
