@@ -33,13 +33,20 @@ def number(value: float) -> str:
     return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
+def cell(text: str) -> str:
+    """Text for a Markdown table, where a bar would end the cell."""
+    return text.replace("|", "\\|")
+
+
 def as_text(table: pd.DataFrame) -> str:
     """The table as Markdown, with the machine above it."""
     facts = ", ".join(f"{name} {value}" for name, value in machine().items())
     lines = ["# Benchmarks", "", f"`python -m benchmarks`, {datetime.date.today()}: {facts}.", ""]
     for part, rows in table.groupby("part", sort=False):
         lines += [f"## {part}", "", "| setting | what | figure | unit |", "|---|---|---|---|"]
-        lines += [f"| {r.setting} | {r.what} | {number(r.figure)} | {r.unit} |" for r in rows.itertuples()] + [""]
+        lines += [
+            f"| {cell(r.setting)} | {cell(r.what)} | {number(r.figure)} | {r.unit} |" for r in rows.itertuples()
+        ] + [""]
     return "\n".join(lines)
 
 
