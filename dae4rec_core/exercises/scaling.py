@@ -16,14 +16,17 @@ def check_upper_tiles(upper_tiles):
         for row, column, weight in upper_tiles(n, size):
             assert row <= column, f"tile ({row}, {column}) lies below the diagonal; its mirror image counts for it."
             counted[row : row + size, column : column + size] += weight
-        twice = counted + counted.T  # a pair and its mirror image
-        wrong = (twice != 2).nonzero().tolist()
-        if wrong:
-            i, j = wrong[0]
-            raise AssertionError(
-                f"{n} items in tiles of {size}: the pairs ({i}, {j}) and ({j}, {i}) together count "
-                f"{twice[i, j]:g} times, not twice."
-            )
+        for i, j in itertools.combinations_with_replacement(range(n), 2):
+            if i == j:
+                assert counted[i, i] == 1, (
+                    f"{n} items in tiles of {size}: the pair ({i}, {i}) counts {counted[i, i]:g} times, not once."
+                )
+            else:
+                both = counted[i, j] + counted[j, i]
+                assert both == 2, (
+                    f"{n} items in tiles of {size}: the pairs ({i}, {j}) and ({j}, {i}) count {both:g} times "
+                    "together, not twice."
+                )
 
 
 @checker
