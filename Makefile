@@ -1,12 +1,13 @@
 # make lab and make test set everything up by themselves; `make` alone lists all targets.
 DATA ?= data/town
 ARGS ?=
+REAL ?= ../shared/data
 BIN := .venv/bin
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root) # containers often run as root, which Jupyter refuses by itself
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help lab test run artifacts notebooks town benchmark
+.PHONY: help lab test run artifacts notebooks town benchmark peers results
 help:
 	@echo "make lab        install into .venv and open JupyterLab on the first notebook"
 	@echo "make test       install into .venv and run unit tests and strict nbval over every notebook"
@@ -14,13 +15,15 @@ help:
 	@echo "make artifacts  make the checkpoint and sweeps that the notebooks load (DATA=path for your own)"
 	@echo "make notebooks  re-execute the notebooks in place"
 	@echo "make town       write the bundled data again"
+	@echo "make results    search, train and compare on five data sets (hours; goes on where it was stopped; REAL=folder)"
+	@echo "make peers      install SASRec, GRU4Rec and item-kNN into .venv-peers, for make results"
 	@echo "make benchmark  measure time and memory on this machine, into benchmarks/results.csv and .md"
 
 .venv/installed: pyproject.toml constraints.txt
 	@"$(PYTHON)" -c '$(NEW_ENOUGH)' 2>/dev/null || { echo "Python 3.11 or newer is needed; give one with PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "Making .venv and installing the pinned packages (a few minutes the first time)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[lab,test,data,faiss]" -c constraints.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[lab,test,data,faiss,results]" -c constraints.txt
 	@touch $@
 
 lab: .venv/installed
@@ -45,3 +48,15 @@ town: .venv/installed
 
 benchmark: .venv/installed
 	$(BIN)/python -m benchmarks
+
+# --no-deps: RecBole pins a ray and a colorama that don't exist for today's Python; what its models import is named here
+peers: .venv-peers/installed
+.venv-peers/installed: results/peers-requirements.txt
+	@echo "Making .venv-peers for the methods that we compare with"
+	@$(PYTHON) -m venv .venv-peers
+	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r results/peers-requirements.txt
+	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps recbole==1.2.1
+	@touch $@
+
+results: .venv/installed peers
+	$(BIN)/python -m results search run understand tables --data $(REAL)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from dae4rec_core.artifacts import ARTIFACTS, make_artifacts
-from dae4rec_core.config import Config
+from dae4rec_core.config import PRESETS, Config
 from dae4rec_core.data import load_interactions, prepare
 from dae4rec_core.evaluation import baseline_rows, ceiling_rows, model_rows, summary, sweep, tidy
 from dae4rec_core.events import ProgressBar
@@ -106,14 +106,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """One option a field of Config, with its explanation."""
+    """One option a field of Config, with its explanation; those not given keep the preset's value."""
     group = parser.add_argument_group("configuration")
+    group.add_argument(
+        "--preset", choices=PRESETS, default="paper", help="a named configuration to start from (default: paper)"
+    )
     for field in dataclasses.fields(Config):
         kind = field.type if field.type is not bool else true_or_false
         group.add_argument(
             f"--{field.name.replace('_', '-')}",
             type=kind,
-            default=field.default,
+            default=argparse.SUPPRESS,
             dest=field.name,
             metavar=field.type.__name__.upper(),
             help=f"{field.metadata['help']} (default: {field.default})".replace("%", "%%"),
@@ -127,7 +130,8 @@ def true_or_false(text: str) -> bool:
 
 
 def config_of(options) -> Config:
-    return Config(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Config)})
+    given = {field.name for field in dataclasses.fields(Config)} & set(vars(options))
+    return PRESETS[options.preset].replace(**{name: getattr(options, name) for name in given})
 
 
 def run(options) -> None:

@@ -8,15 +8,11 @@ class Compensator(nn.Module):
     """c(e^{tau_1}, h): an MLP on the concatenation, predicting e^0. One is trained for each S, because e^{tau_1}
     depends on S."""
 
-    def __init__(self, dim: int, hidden: int, dropout: float):
+    def __init__(self, dim: int, hidden: int, dropout: float, depth: int = 2):
         super().__init__()
+        deeper = [layer for _ in range(depth - 1) for layer in (nn.Linear(hidden, hidden), nn.GELU())]
         self.net = nn.Sequential(
-            nn.Linear(2 * dim, hidden),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, hidden),
-            nn.GELU(),
-            nn.Linear(hidden, dim),
+            nn.Linear(2 * dim, hidden), nn.GELU(), nn.Dropout(dropout), *deeper, nn.Linear(hidden, dim)
         )
         self.shortcut = nn.Linear(dim, dim)
 

@@ -11,6 +11,7 @@ SCHEDULES = ("linear", "cosine", "exponential")
 LAMBDAS = ("uniform", "paper", "min_snr")
 AGGREGATIONS = ("sum", "last")
 AIME_TARGETS = ("gae", "graph")
+GEOMETRIES = ("free", "sphere")
 PRECISIONS = ("float32", "tf32", "bfloat16")
 RETIRED = ("pair_rows",)  # stands in older checkpoints and decided nothing but how they were trained
 
@@ -36,6 +37,7 @@ class Config:
     # model: sizes are our choice
     dim: int = option(128, "d: item embeddings E, condition h and Z* share it (Section 3.3)")
     hidden: int = option(256, "width of the denoiser's and the compensator's hidden layers")
+    depth: int = option(2, "hidden layers of both")
     positions: bool = option(True, "our choice: Eq. 4 is blind to order without them (False = to the letter)")
     aggregation: str = option("sum", "'sum' of the attention outputs (Section 3.2) or the 'last' one only")
     dropout: float = option(0.1, "share of units dropped in training")
@@ -54,6 +56,17 @@ class Config:
     # AIME, Eq. 10-11. L_AIME is a sum over j and a mean over i: delta only means something with that
     delta: float = option(10.0, "weight of L_AIME beside L_Diff")
     aime_target: str = option("gae", "'gae': Z*; 'graph': the adjacency itself (the paper's -C_ground)")
+
+    # beyond the paper, see notebook 08; the defaults leave all of it out
+    geometry: str = option("free", "of e^0: 'free' = E, the paper; 'sphere' = sqrt(d) E / |E|, scores are cosines")
+    rank_weight: float = option(0.0, "gamma: weight of a cross-entropy over the catalogue, on f(x_T, T, h)")
+    temperature: float = option(0.1, "what cosines are divided by, on the sphere")
+    returns: bool = option(False, "add a learned number to the scores of the user's own items")
+    neighbours: float = option(0.0, "weight of log(1 + transition counts) of the newest three items in the scores")
+
+    # classifier-free guidance, the recipe of DreamRec; the paper has none
+    unconditional: float = option(0.0, "share of training examples whose h is hidden")
+    guidance: float = option(0.0, "w of (1 + w) f(e, t, h) - w f(e, t, nothing)")
 
     # optimisation: our choice
     gae_pairs: int = option(2**20, "item pairs that a step of Eq. 9 looks at, drawn without bias; 0 = all of them")
@@ -79,24 +92,40 @@ class Config:
             ("lambda_t", LAMBDAS),
             ("aggregation", AGGREGATIONS),
             ("aime_target", AIME_TARGETS),
+            ("geometry", GEOMETRIES),
             ("pair_precision", PRECISIONS),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"Config.{name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}.")
-        for name in ("k_core", "max_len", "dim", "hidden", "gae_steps", "timesteps", "batch_size"):
+        for name in ("k_core", "max_len", "dim", "hidden", "depth", "gae_steps", "timesteps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Config.{name} is {getattr(self, name)}; give at least 1.")
-        not_negative = ("delta", "pos_weight", "gae_pairs", "aime_pairs", "pair_tile")
+        not_negative = (
+            "delta",
+            "pos_weight",
+            "gae_pairs",
+            "aime_pairs",
+            "pair_tile",
+            "rank_weight",
+            "neighbours",
+            "guidance",
+        )
         for name in (*not_negative, "epochs", "patience", "compensator_epochs", "steps"):
             if not getattr(self, name) >= 0:  # also refuses NaN
                 raise ValueError(f"Config.{name} is {getattr(self, name)}; give 0 or more.")
         if self.dim % 2:
             raise ValueError(f"Config.dim is {self.dim}; give an even number, for the sines and cosines of the time.")
-        for name in ("lr", "lr_embedding", "gae_lr", "init_std"):
+        for name in ("lr", "lr_embedding", "gae_lr", "init_std", "temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"Config.{name} is {getattr(self, name)}; give a number above 0.")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"Config.dropout is {self.dropout}; give a share from 0 up to below 1.")
+        for name in ("dropout", "unconditional"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"Config.{name} is {getattr(self, name)}; give a share from 0 up to below 1.")
+        if self.guidance and not self.unconditional:
+            raise ValueError(
+                f"Config.guidance is {self.guidance}, but the model never learns to do without h; "
+                "give Config.unconditional a share such as 0.1."
+            )
         if self.steps > self.timesteps:
             raise ValueError(
                 f"Config.steps (S) is {self.steps}, more than Config.timesteps (T) = {self.timesteps}; "
@@ -123,6 +152,15 @@ class Config:
         if unknown:
             raise ValueError(f"Config has no field {', '.join(unknown)}; its fields are {', '.join(sorted(known))}.")
         return cls(**values)
+
+
+# Named configurations. "paper" is the default; the others were chosen on validation by `python -m results search`.
+PRESETS = {
+    "paper": Config(),
+    "tuned": Config(dim=256, gae_steps=2000, gae_pairs=2**19, dropout=0.3),
+    "improved": Config(geometry="sphere", rank_weight=100.0, returns=True, neighbours=1.0, delta=0.0, dropout=0.5, lr_embedding=1e-3),
+    "dreamrec": Config(delta=0.0, unconditional=0.1, guidance=2.0, init_std=1.0, lr_embedding=1e-3),
+}
 
 
 def choose_device(name: str = "auto") -> torch.device:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import networkx as nx
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 
-from dae4rec_core.data import Dataset, Split
+from dae4rec_core.data import PAD, Dataset, Split
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,24 @@ def transition_graph(sequences: list, n_items: int) -> ItemGraph:
 def training_graph(dataset: Dataset, split: Split) -> ItemGraph:
     """The transition graph of the training interactions only: validation and test transitions would leak the answer."""
     return transition_graph(split.training_sequences(dataset), dataset.n_items)
+
+
+def neighbours(counts: sparse.csr_matrix, history: Tensor) -> tuple[Tensor, Tensor]:
+    """Items next to the newest three of each history, and log(1 + c): beyond the paper, which forgets how often.
+
+    c = sum_k counts[v_k] / k over the newest three items v_1, v_2, v_3. counts: (|V|, |V|); history: (B, L), PAD on the
+    left. Returns items and weights, two (B, M), filled with PAD and 0.
+    """
+    total = sparse.csr_matrix((len(history), counts.shape[1]))
+    for k in range(1, min(3, history.shape[1]) + 1):
+        items = history[:, -k].numpy()
+        total = total + sparse.diags((items >= 0) / k) @ counts[items.clip(min=0)]
+    total = total.tocsr()
+    total.eliminate_zeros()
+    filled = np.arange(max(1, int(np.diff(total.indptr).max()))) < np.diff(total.indptr)[:, None]  # (B, M)
+    items, weights = np.full(filled.shape, PAD), np.zeros(filled.shape, dtype=np.float32)
+    items[filled], weights[filled] = total.indices, np.log1p(total.data)
+    return torch.from_numpy(items), torch.from_numpy(weights)
 
 
 def adjacency(graph: ItemGraph) -> Tensor:

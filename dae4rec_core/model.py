@@ -64,20 +64,37 @@ class AttentionCondition(nn.Module):
         return e, logits.masked_fill(~real.unsqueeze(1), -torch.inf).softmax(-1)
 
 
+class Returns(nn.Module):
+    """What is added to the score of an item in the user's own history: w_k + (U h)_k for an item at place k.
+
+    w_k is a number a place, U (L, d); both start at 0. Not in the paper: where people return, their own items are the
+    commonest answers; where they never do, the weights turn negative and the seen items drop out.
+    """
+
+    def __init__(self, dim: int, max_len: int):
+        super().__init__()
+        self.place = nn.Parameter(torch.zeros(max_len))
+        self.gate = nn.Linear(dim, max_len, bias=False)
+        nn.init.zeros_(self.gate.weight)
+
+    def forward(self, real: Tensor, h: Tensor) -> Tensor:
+        """real: (B, L) True where there is an item; h: (B, d). Returns a bonus for each place, 0 for padding. (B, L)"""
+        return (self.place + self.gate(h))[:, -real.shape[1] :] * real
+
+
 class Denoiser(nn.Module):
     """f(e^t, t, h): an MLP on the concatenation [e^t, time embedding, h], predicting e^0 (Eq. 5).
 
     The first layer is written as W_e e^t + W_t t + W_h h, which is the same as W [e^t, t, h].
     """
 
-    def __init__(self, dim: int, hidden: int, dropout: float):
+    def __init__(self, dim: int, hidden: int, dropout: float, depth: int = 2):
         super().__init__()
         self.from_noisy = nn.Linear(dim, hidden)
         self.from_time = nn.Linear(dim, hidden, bias=False)
         self.from_condition = nn.Linear(dim, hidden, bias=False)
-        self.out = nn.Sequential(
-            nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, dim)
-        )
+        deeper = [layer for _ in range(depth - 1) for layer in (nn.Linear(hidden, hidden), nn.GELU())]
+        self.out = nn.Sequential(nn.GELU(), nn.Dropout(dropout), *deeper, nn.Linear(hidden, dim))
         self.shortcut = nn.Linear(dim, dim)
         self.dim = dim
 
@@ -110,7 +127,9 @@ class DAE4Rec(nn.Module):
         self.attention = AttentionCondition(
             config.dim, config.max_len, config.positions, config.aggregation, config.dropout
         )
-        self.denoiser = Denoiser(config.dim, config.hidden, config.dropout)
+        self.denoiser = Denoiser(config.dim, config.hidden, config.dropout, config.depth)
+        self.returns = Returns(config.dim, config.max_len) if config.returns else None
+        self.nothing = nn.Parameter(torch.zeros(config.dim)) if config.unconditional else None  # stands for a hidden h
 
     @property
     def device(self) -> torch.device:
@@ -125,6 +144,36 @@ class DAE4Rec(nn.Module):
         real = history != PAD
         return self.attention(self.embedding(history.clamp(min=0)), real)
 
+    def predictor(self, h: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """f for a sampler, given h; with guidance, (1 + w) f(e^t, t, h) - w f(e^t, t, nothing)."""
+        f, w = self.denoiser.given(h, self.config.timesteps), self.config.guidance
+        if not w:
+            return f
+        unguided = self.denoiser.given(self.nothing.expand_as(h), self.config.timesteps)
+        return lambda noisy, t, _: (1 + w) * f(noisy, t, None) - w * unguided(noisy, t, None)
+
+    def clean(self, items: Tensor) -> Tensor:
+        """e^0 of items: (B,) -> (B, d). On the sphere it has length sqrt(d), as noise has, and L_Diff can't move E."""
+        e = self.embedding(items)
+        return math.sqrt(self.config.dim) * F.normalize(e.detach(), dim=-1) if self.on_sphere else e
+
+    def item_vectors(self) -> Tensor:
+        """What a query is multiplied with to score the items: E, or E / |E| on the sphere. (|V|, d)"""
+        e = self.embedding.weight
+        return F.normalize(e, dim=-1) if self.on_sphere else e
+
+    def query(self, e0: Tensor) -> Tensor:
+        """What item vectors are multiplied with: e^0 as it is, or a unit vector over the temperature on the sphere."""
+        return F.normalize(e0, dim=-1) / self.config.temperature if self.on_sphere else e0
+
     def scores(self, e0: Tensor) -> Tensor:
-        """Inner product of a generated e^0 with every item: (B, d) -> (B, |V|)."""
-        return F.linear(e0, self.embedding.weight)
+        """Inner product of a generated e^0 with every item, or their cosine on the sphere: (B, d) -> (B, |V|)."""
+        return F.linear(self.query(e0), self.item_vectors())
+
+    def bonus(self, history: Tensor, h: Tensor) -> Tensor:
+        """What `Returns` adds to the scores of the items in the history. (B, L)"""
+        return self.returns(history != PAD, h)
+
+    @property
+    def on_sphere(self) -> bool:
+        return self.config.geometry == "sphere"

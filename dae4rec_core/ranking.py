@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from dae4rec_core.data import Examples
+from dae4rec_core.data import PAD, Examples
 from dae4rec_core.retrieval import EmbeddingScorer, compare, rank_by_blocks
 
 # history (B, L) -> scores (B, |V|)
@@ -53,10 +53,11 @@ def _expected(gain: Tensor, better: Tensor, tied: Tensor) -> Tensor:
 
 def metric_table(scores: Tensor, target: Tensor) -> pd.DataFrame:
     """METRICS of each row, expected over ties. scores: (B, |V|); target: (B,)."""
-    return _metrics(*rank_of(scores, target), scores.shape[1])
+    return metrics_of_ranks(*rank_of(scores, target), scores.shape[1])
 
 
-def _metrics(better: Tensor, tied: Tensor, n_items: int) -> pd.DataFrame:
+def metrics_of_ranks(better: Tensor, tied: Tensor, n_items: int) -> pd.DataFrame:
+    """METRICS of each user from what `rank_of` counts: better, tied (B,) integers."""
     columns = {}
     for k in (10, 20):
         columns[f"HR@{k}"] = hit_rate(better, tied, k)
@@ -65,21 +66,38 @@ def _metrics(better: Tensor, tied: Tensor, n_items: int) -> pd.DataFrame:
     return pd.DataFrame({name: value.cpu().numpy() for name, value in columns.items()})
 
 
-def user_metrics(scorer: Scorer, examples: Examples, batch_size: int = 1024) -> pd.DataFrame:
-    """METRICS for every example, one row each, ranking the full catalogue with no seen-item filter.
+def user_ranks(
+    scorer: Scorer, examples: Examples, seen: Tensor | None = None, batch_size: int = 1024
+) -> tuple[Tensor, Tensor, int]:
+    """`rank_of` for every example: better and tied, (N,) integers on the CPU, and |V|.
 
-    An EmbeddingScorer is ranked block by block, so that batch_size x |V| scores are never held.
+    seen: (N, M) items that are not ranked for a user, filled with PAD; none by default. Leaving out what the user has
+    seen is only right where no answer can be among it. Without it, an EmbeddingScorer is ranked block by block, so that
+    batch_size x |V| scores are never held.
     """
-    tables = []
-    for batch in examples.batches(batch_size):
-        if isinstance(scorer, EmbeddingScorer):
+    better, tied = [], []
+    for number, batch in enumerate(examples.batches(batch_size)):
+        banned = seen[number * batch_size :][: len(batch.target)] if seen is not None else torch.empty(0, 0)
+        if isinstance(scorer, EmbeddingScorer) and scorer.bonus is None and not banned.numel():
             queries = scorer.queries(batch.history)
             ranks = rank_by_blocks(queries, scorer.items, batch.target.to(queries.device))
-            tables.append(_metrics(*ranks, len(scorer.items)))
+            n_items = len(scorer.items)
         else:
             scores = scorer(batch.history)
-            tables.append(metric_table(scores, batch.target.to(scores.device)))
-    return pd.concat(tables, ignore_index=True)
+            if banned.numel():
+                user, place = (banned != PAD).nonzero(as_tuple=True)
+                scores = scores.clone()  # a scorer may give the same row to everybody
+                scores[user.to(scores.device), banned[user, place].to(scores.device)] = -torch.inf
+            ranks = rank_of(scores, batch.target.to(scores.device))
+            n_items = scores.shape[1]
+        better.append(ranks[0].cpu())
+        tied.append(ranks[1].cpu())
+    return torch.cat(better), torch.cat(tied), n_items
+
+
+def user_metrics(scorer: Scorer, examples: Examples, batch_size: int = 1024) -> pd.DataFrame:
+    """METRICS for every example, one row each, ranking the full catalogue with no seen-item filter."""
+    return metrics_of_ranks(*user_ranks(scorer, examples, None, batch_size))
 
 
 def evaluate(scorer: Scorer, examples: Examples, batch_size: int = 1024) -> dict[str, float]:

@@ -9,14 +9,16 @@ import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from scipy import sparse
 from torch import Tensor
 
 from dae4rec_core.compensator import Compensator
 from dae4rec_core.config import Config, choose_device
 from dae4rec_core.data import PAD
 from dae4rec_core.distributed import world
+from dae4rec_core.graph import neighbours
 from dae4rec_core.model import DAE4Rec
-from dae4rec_core.retrieval import EmbeddingScorer, ItemIndex, top_items
+from dae4rec_core.retrieval import EmbeddingScorer, ItemIndex, top_items, top_scores
 from dae4rec_core.sampling import choose_tau, markov_chain, skip_step
 
 FORMAT = 1
@@ -30,6 +32,7 @@ class Recommender:
         self.item_ids = np.asarray(item_ids, dtype=object)
         self.z_star = z_star
         self.compensators: dict[int, Compensator] = {}
+        self.transitions: sparse.csr_matrix | None = None  # counts for Config.neighbours, from the training part
 
     @torch.no_grad()
     def generate(
@@ -58,20 +61,19 @@ class Recommender:
         h = model.condition(history.to(model.device))
         if x_T is None:
             x_T = torch.randn(h.shape, generator=generator)
-        f = model.denoiser.given(h, model.config.timesteps)
-        e_tau1, e0 = skip_step(f, x_T.to(h), h, model.alpha_bar, tau, on_step=on_step)
+        e_tau1, e0 = skip_step(model.predictor(h), x_T.to(h), h, model.alpha_bar, tau, on_step=on_step)
         return self.compensators[steps].eval()(e_tau1, h) if compensate else e0
 
     def scorer(self, steps: int | None = None, compensate: bool = True, seed: int = 0) -> EmbeddingScorer:
-        """From histories (B, L) to scores (B, |V|), or to the vectors e^0 (B, d) behind them (its `queries`).
-
-        It has its own noise, started from `seed`.
+        """From histories (B, L) to scores (B, |V|), or to the vectors (B, d) behind them (its `queries`): e^0 itself,
+        unless the configuration goes beyond the paper. It has its own noise, started from `seed`.
         """
         generator = torch.Generator().manual_seed(seed)
-        return EmbeddingScorer(
-            lambda history: self.generate(history, steps, compensate, generator=generator),
-            self.model.embedding.weight.detach(),
-        )
+
+        def queries(history: Tensor) -> Tensor:
+            return self.model.query(self.generate(history, steps, compensate, generator=generator))
+
+        return self._scorer(queries)
 
     def markov_scorer(self, seed: int = 0) -> EmbeddingScorer:
         """The same for the Markov chain of Eq. 3, all T steps: the paper's benchmark -BM."""
@@ -82,10 +84,28 @@ class Recommender:
             model = self.model.eval()
             h = model.condition(history.to(model.device))
             x_T = torch.randn(h.shape, generator=generator).to(h)
-            f = model.denoiser.given(h, model.config.timesteps)
-            return markov_chain(f, x_T, h, model.alpha_bar, generator)
+            return model.query(markov_chain(model.predictor(h), x_T, h, model.alpha_bar, generator))
 
-        return EmbeddingScorer(queries, self.model.embedding.weight.detach())
+        return self._scorer(queries)
+
+    def _scorer(self, queries) -> EmbeddingScorer:
+        items = self.model.item_vectors().detach()
+        beyond = self.model.returns is not None or self.transitions is not None
+        return EmbeddingScorer(queries, items, self._bonus if beyond else None)
+
+    @torch.no_grad()
+    def _bonus(self, history: Tensor) -> tuple[Tensor, Tensor]:
+        """What `Returns` and the neighbours in the transition graph add to the scores of which items: two (B, M)."""
+        items, gains = [], []
+        history = history.to(self.model.device)
+        if self.model.returns is not None:
+            items.append(history)
+            gains.append(self.model.bonus(history, self.model.eval().condition(history)))
+        if self.transitions is not None:
+            near, weight = neighbours(self.transitions, history.cpu())
+            items.append(near.to(history.device))
+            gains.append(self.model.config.neighbours * weight.to(history.device))
+        return torch.cat(items, 1), torch.cat(gains, 1)
 
     def recommend(
         self,
@@ -126,16 +146,26 @@ class Recommender:
         if index is not None and index.shape != tuple(self.model.embedding.weight.shape):
             raise ValueError(
                 f"The index holds (items, d) = {index.shape}, but the model's embeddings are "
-                f"{tuple(self.model.embedding.weight.shape)}; build it from model.embedding.weight."
+                f"{tuple(self.model.embedding.weight.shape)}; build it from model.item_vectors()."
+            )
+        scorer = self.scorer(steps, compensate, seed)
+        if index is not None and scorer.bonus is not None:
+            raise ValueError(
+                "An index knows inner products only, and this model adds to some scores (returns or neighbours); "
+                "leave the index out."
             )
         items, ends = self._encode(histories)
-        scorer = self.scorer(steps, compensate, seed)
         values, found = [], []
         for start in range(0, len(histories), batch_size):
             rows = slice(start, start + batch_size)
-            queries = scorer.queries(_newest(items, ends, rows, self.model.config.max_len))
+            history = _newest(items, ends, rows, self.model.config.max_len)
             seen = _newest(items, ends, rows, np.diff(ends)[rows].max()) if exclude_seen else None
-            best = top_items(queries, scorer.items, k, seen) if index is None else index.search(queries, k, seen)
+            if scorer.bonus is not None:
+                best = top_scores(scorer(history), k, seen)
+            elif index is None:
+                best = top_items(scorer.queries(history), scorer.items, k, seen)
+            else:
+                best = index.search(scorer.queries(history), k, seen)
             values.append(best[0].cpu())
             found.append(best[1].cpu())
         return pd.DataFrame(
@@ -190,9 +220,16 @@ class Recommender:
             tensors |= {f"compensator.{steps}.{name}": v for name, v in compensator.state_dict().items()}
         if self.z_star is not None:
             tensors["z_star"] = self.z_star
+        if self.transitions is not None:
+            for name in ("data", "indices", "indptr"):
+                tensors[f"transitions.{name}"] = torch.from_numpy(getattr(self.transitions, name))
         kind = torch.float16 if half else torch.float32
         save_file(
-            {k: v.detach().to("cpu", kind).contiguous() for k, v in tensors.items()}, folder / "weights.safetensors"
+            {
+                name: value.detach().to("cpu", kind if value.is_floating_point() else None).contiguous()
+                for name, value in tensors.items()
+            },
+            folder / "weights.safetensors",
         )
         text = {
             "format": FORMAT,
@@ -231,8 +268,14 @@ class Recommender:
         recommender = cls(
             model, text["item_ids"], tensors["z_star"].float().to(device) if "z_star" in tensors else None
         )
+        if config.neighbours:
+            data, indices, indptr = (tensors[f"transitions.{name}"].numpy() for name in ("data", "indices", "indptr"))
+            shape = (model.n_items,) * 2
+            recommender.transitions = sparse.csr_matrix((data.astype(float), indices, indptr), shape)
         for steps in text["compensators"]:
-            recommender.compensators[steps] = Compensator(config.dim, config.hidden, config.dropout).to(device)
+            recommender.compensators[steps] = Compensator(config.dim, config.hidden, config.dropout, config.depth).to(
+                device
+            )
         modules = {"model.": model} | {f"compensator.{s}.": c for s, c in recommender.compensators.items()}
         for prefix, module in modules.items():
             part = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

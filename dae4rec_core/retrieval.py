@@ -22,14 +22,25 @@ class EmbeddingScorer:
     """A scorer by inner product, which can also be ranked block by block, without its (B, |V|) scores.
 
     queries: a function from histories (B, L) to vectors (B, d); items: (|V|, d). Called with histories, it gives the
-    full scores (B, |V|), as any scorer does.
+    full scores (B, |V|), as any scorer does. bonus: from histories to a few items (B, M), filled with PAD, and what
+    their scores gain (B, M).
     """
 
     queries: Callable[[Tensor], Tensor]
     items: Tensor
+    bonus: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
 
     def __call__(self, history: Tensor) -> Tensor:
-        return F.linear(self.queries(history), self.items)
+        scores = F.linear(self.queries(history), self.items)
+        return scores if self.bonus is None else add_bonus(scores, *self.bonus(history))
+
+
+def add_bonus(scores: Tensor, items: Tensor, bonus: Tensor) -> Tensor:
+    """Scores (B, |V|) with bonus (B, M) added to items (B, M); an item named twice gains twice.
+
+    Where items is PAD, bonus must be 0.
+    """
+    return scores.scatter_add(1, items.clamp(min=0).to(scores.device), bonus.to(scores))
 
 
 def score_blocks(queries: Tensor, items: Tensor, block: int = BLOCK) -> Iterator[tuple[int, Tensor]]:
@@ -108,6 +119,18 @@ def top_items(
         values.append(best[0])
         found.append(best[1])
     return torch.cat(values), torch.cat(found)
+
+
+def top_scores(scores: Tensor, k: int, exclude: Tensor | list | None = None) -> tuple[Tensor, Tensor]:
+    """`top_items` for scores (B, |V|) that are at hand."""
+    user, banned = _distinct_pairs(exclude, *scores.shape, scores.device)
+    _check_k(k, user, scores.shape[1])
+    scores = scores.clone()
+    scores[user, banned] = -torch.inf
+    values, places = _top_of_block(scores, k)
+    _check_numbers(values)
+    values, order = values.sort(dim=1, descending=True, stable=True)
+    return values, places.gather(1, order)
 
 
 def _top_of_few(queries: Tensor, items: Tensor, k: int, user: Tensor, banned: Tensor, block: int):

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dae4rec_core.baselines import SequentialRules
 from dae4rec_core.compensator import Compensator, compensator_loss
 from dae4rec_core.config import Config
 from dae4rec_core.data import PAD, Dataset, Examples, Split, length_grouped_order, make_examples
@@ -24,6 +26,7 @@ from dae4rec_core.model import DAE4Rec
 from dae4rec_core.pairwise import similarity_loss
 from dae4rec_core.ranking import evaluate
 from dae4rec_core.recommender import Recommender
+from dae4rec_core.retrieval import add_bonus
 from dae4rec_core.sampling import choose_tau, skip_step
 from dae4rec_core.schedule import add_noise, loss_weights
 
@@ -63,6 +66,8 @@ def fit(
     model = DAE4Rec(dataset.n_items, config).to(device)
     train_diffusion(model, train, validation, z_star, graph, callbacks, state)
     recommender = Recommender(model, dataset.item_ids, z_star)
+    if config.neighbours:
+        recommender.transitions = SequentialRules(dataset, split, symmetric=True).counts
     train_compensator(recommender, train, validation, config.sampling_steps, callbacks)
     return recommender
 
@@ -114,9 +119,14 @@ def train_diffusion(
             size = len(rows)
             t = torch.randint(1, config.timesteps + 1, (size,), device=device, generator=noise)
             eps = torch.randn(size, config.dim, device=device, generator=noise)
+            hidden = torch.zeros(size, dtype=torch.bool, device=device)
+            if config.unconditional:
+                hidden = torch.rand(size, device=device, generator=noise) < config.unconditional
+            x_T = torch.randn(size, config.dim, device=device, generator=noise) if config.rank_weight else eps
             share = slice(rank, None, processes) if size >= processes else slice(None)
             mine = rows[share]
-            l_diff = step_loss(train.history[mine, -length:], train.target[mine], t[share], eps[share])
+            batch = train.history[mine, -length:], train.target[mine]
+            l_diff = step_loss(*batch, t[share], eps[share], hidden[share], x_T[share])
             # gradients are averaged over processes; a share that is smaller than the others' weighs less
             l_diff = l_diff * (len(mine) * processes / size if size >= processes else 1.0)
             l_aime = torch.zeros((), device=device)
@@ -166,7 +176,8 @@ def _keep_freed_memory() -> None:
 
 
 class _DiffusionStep(nn.Module):
-    """L_Diff of a batch as one forward pass, so that a wrapper can average its gradients over processes."""
+    """L_Diff of a batch, with the ranking term where there is one, as one forward pass, so that a wrapper can average
+    its gradients over processes."""
 
     def __init__(self, model: DAE4Rec):
         super().__init__()
@@ -175,11 +186,25 @@ class _DiffusionStep(nn.Module):
         weights = loss_weights(model.config.lambda_t, model.alpha_bar).float().to(model.device)
         self.register_buffer("weights", weights, persistent=False)
 
-    def forward(self, history: Tensor, target: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        e0 = self.model.embedding(target)  # (B, d)
-        noisy = add_noise(e0, t, eps, self.alpha_bar)
-        prediction = self.model.denoiser(noisy, t, self.model.condition(history))
-        return diffusion_loss(e0.float(), prediction.float(), self.weights[t])
+    def forward(self, history: Tensor, target: Tensor, t: Tensor, eps: Tensor, hidden: Tensor, x_T: Tensor) -> Tensor:
+        model, config = self.model, self.model.config
+        e0 = model.clean(target)  # (B, d)
+        h = model.condition(history)
+        shown = h if model.nothing is None else torch.where(hidden.unsqueeze(1), model.nothing, h)
+        prediction = model.denoiser(add_noise(e0, t, eps, self.alpha_bar), t, shown)
+        loss = diffusion_loss(e0.float(), prediction.float(), self.weights[t])
+        if config.rank_weight:
+            guess = model.denoiser(x_T, torch.full((1,), config.timesteps, device=x_T.device), h)
+            loss = loss + config.rank_weight * rank_loss(model, guess, history, h, target)
+        return loss
+
+
+def rank_loss(model: DAE4Rec, e0: Tensor, history: Tensor, h: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of the answers among all items, given predicted e^0 (B, d): beyond the paper, see notebook 08."""
+    scores = model.scores(e0)
+    if model.returns is not None:
+        scores = add_bonus(scores, history, model.bonus(history, h))
+    return F.cross_entropy(scores.float(), target)
 
 
 def _mix_seed(seed: int, epoch: int) -> int:
@@ -276,8 +301,10 @@ def train_compensator(
     if len(train) > COMPENSATOR_EXAMPLES:
         train = train.select(torch.randperm(len(train), generator=generator)[:COMPENSATOR_EXAMPLES])
     e_tau1, h = last_noisy(model, train, steps, generator)
-    e0 = model.embedding.weight.detach()[train.target.to(device)]
-    compensator = Compensator(config.dim, config.hidden, config.dropout).to(device)
+    train = train.to(device)
+    model.requires_grad_(False)
+    e0 = model.clean(train.target)
+    compensator = Compensator(config.dim, config.hidden, config.dropout, config.depth).to(device)
     optimizer = torch.optim.Adam(compensator.parameters(), lr=config.lr, fused=True)
 
     # validation is sampled once too, with the noise of recommender.scorer; its examples stand for their row numbers
@@ -288,14 +315,22 @@ def train_compensator(
     @torch.no_grad()
     def score_row(numbers: Tensor) -> Tensor:
         rows = numbers[:, 0].to(device)
-        return model.scores(compensator.eval()(e_judged[rows], h_judged[rows]))
+        scores = model.scores(compensator.eval()(e_judged[rows], h_judged[rows]))
+        if model.returns is None:
+            return scores
+        history = validation.history[numbers[:, 0]].to(device)
+        return add_bonus(scores, history, model.bonus(history, h_judged[rows]))
 
     best_figure, best = -1.0, None
     for epoch in range(1, config.compensator_epochs + 1):
         compensator.train()
         total = torch.zeros((), device=device)
         for rows in torch.randperm(len(train), generator=generator).to(device).split(config.batch_size):
-            loss = compensator_loss(e0[rows], compensator(e_tau1[rows], h[rows]))
+            prediction = compensator(e_tau1[rows], h[rows])
+            loss = compensator_loss(e0[rows], prediction)
+            if config.rank_weight:
+                answers = train.target[rows]
+                loss = loss + config.rank_weight * rank_loss(model, prediction, train.history[rows], h[rows], answers)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -308,6 +343,7 @@ def train_compensator(
         report(callbacks, Event("compensator", epoch, config.compensator_epochs, figures))
     if best is not None:
         compensator.load_state_dict(best)
+    model.requires_grad_(True)
     recommender.compensators[steps] = compensator.eval()
 
 
@@ -329,7 +365,6 @@ def last_noisy(
         if number % processes == rank:
             rows = slice(number * batch_size, number * batch_size + len(batch.target))
             h[rows] = model.condition(batch.history.to(model.device))
-            f = model.denoiser.given(h[rows], model.config.timesteps)
-            e_tau1[rows] = skip_step(f, x_T.to(h), h[rows], model.alpha_bar, tau)[0]
+            e_tau1[rows] = skip_step(model.predictor(h[rows]), x_T.to(h), h[rows], model.alpha_bar, tau)[0]
     sum_over_processes(e_tau1, h)
     return e_tau1, h

@@ -1,0 +1,73 @@
+"""python -m results search | run | understand | tables: all that notebooks 06 and 08 read. `make results` does all."""
+
+import argparse
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import torch
+
+from results import grid, search, tables, understand
+from results.plan import units
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m results", description=__doc__)
+    parser.add_argument("what", nargs="+", choices=["search", "run", "understand", "tables"])
+    parser.add_argument("--data", default="../shared/data", help="folder of the real data sets (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="runs at a time, one thread each (default: 2)")
+    parser.add_argument("--study", nargs="+", help="only these: main, 'table 3', 'figure 3', 'figure 4', beyond")
+    parser.add_argument("--method", nargs="+", help="only these methods, by name")
+    parser.add_argument("--seed", type=int, nargs="+", default=grid.SEEDS, help="only these seeds (default: 0 1 2)")
+    options = parser.parse_args(arguments)
+    folder = Path(options.data)
+    try:
+        missing = [name for name in grid.REAL if not (folder / name).is_dir()]
+        if missing:
+            raise FileNotFoundError(
+                f"{folder} lacks {', '.join(missing)}; make them with `python -m dae4rec_core data NAME --out "
+                f"{folder}/NAME`, or name another folder with --data."
+            )
+        if "search" in options.what:
+            chosen = options.method or list(search.METHODS)
+            in_parallel(options.workers, search.search, [(name, folder) for name in chosen])
+        if "run" in options.what:
+            todo = [
+                unit
+                for unit in units()
+                if not unit.done
+                and unit.seed in options.seed
+                and (options.study is None or unit.study in options.study)
+                and (options.method is None or unit.method in options.method)
+            ]
+            print(f"{len(todo)} of {len(units())} runs to go", flush=True)
+            in_parallel(options.workers, run_and_tell, [(unit, folder) for unit in todo])
+        if "understand" in options.what:
+            understand.write(folder)
+        if "tables" in options.what:
+            found = tables.better_than(tables.gather())
+            print(f"{tables.RUNS}, {tables.BETTER} written; {len(found)} comparisons.")
+    except (FileNotFoundError, ValueError) as error:
+        print(f"results: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run_and_tell(unit: grid.Unit, folder: Path) -> None:
+    test = grid.run(unit, folder).query("part == 'test'").iloc[-1]
+    print(
+        f"{unit.key}: {test['variant']} HR@10 {test['HR@10']:.4f}, NDCG@10 {test['NDCG@10']:.4f}, "
+        f"{test['run_seconds']:.0f} s",
+        flush=True,
+    )
+
+
+def in_parallel(workers: int, function, calls: list[tuple]) -> None:
+    """All calls in `workers` processes of one thread each: two threads in one small run mostly wait for each other."""
+    with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for future in [pool.submit(function, *call) for call in calls]:
+            future.result()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""The list of all runs, the most telling ones first, so that an unfinished evening still has a whole table."""
+
+from results.grid import FILTERS, REAL, SEEDS, Unit
+
+DATA = ("town", *REAL)
+# online_retail has one invoice a sequence, where nothing is listed twice: both filters keep the same lines
+FILTERS_OF = {name: ("first visits",) if name == "online_retail" else tuple(FILTERS) for name in DATA}
+ABLATED = (("gowalla", "raw"), ("retailrocket", "first visits"))  # the sets of Table 3, Figure 4 and notebook 08
+TIMED = (("gowalla", "first visits"), ("retailrocket", "first visits"))  # of Figure 3: a thousand steps take long
+DELTAS = (0.01, 0.1, 1.0, 100.0, 1000.0)  # 0 and the default come with Table 3
+STEPS = (1, 2, 5, 10, 20, 50, 100, 200)  # of T = 1000, as in Figure 3
+
+# chosen on validation by `python -m results search`, see search.csv
+PEER_SETTINGS = {
+    "SASRec": {"dim": 64, "dropout": 0.1, "lr": 6e-4, "batch_size": 512, "max_len": 50},
+    "GRU4Rec": {"dim": 128, "dropout": 0.5, "lr": 1e-3, "batch_size": 512, "max_len": 50},
+}
+# how much of the history counts depends on whether people return
+KNN_SETTINGS = {
+    "raw": {"neighbours": 266, "max_len": 20},
+    "first visits": {"neighbours": 50, "max_len": 1},
+}
+
+# notebook 08: the improved configuration with one piece taken out or put back
+PIECES = {
+    "improved": {},
+    "without ranking term": {"rank_weight": 0.0},
+    "without sphere": {"geometry": "free"},
+    "without returns": {"returns": False},
+    "without positions": {"positions": False},
+    "with AIME": {"delta": 10.0},
+    "with half the width": {"dim": 64},
+}
+
+
+# a run of seconds, which a test repeats from nothing
+TINY = Unit("tiny", "town", "first visits", "DAE4Rec", 0, "paper", {"dim": 32, "gae_steps": 100, "epochs": 1})
+
+
+def units() -> list[Unit]:
+    """All runs in order."""
+    sets = [(data, name) for data in DATA for name in FILTERS_OF[data]]
+    found = [TINY]
+    for seed in SEEDS:
+        for data, name in sets:
+            if seed == 0:
+                found += [Unit("main", data, name, "baselines", 0)]
+                found += [Unit("main", data, name, "item-kNN", 0, changes=KNN_SETTINGS[name])]
+            found += [
+                Unit("main", data, name, "DAE4Rec", seed, "tuned"),
+                Unit("main", data, name, "DAE4Rec improved", seed, "improved"),
+                Unit("main", data, name, "SASRec", seed, changes=PEER_SETTINGS["SASRec"]),
+                Unit("main", data, name, "DreamRec's recipe", seed, "dreamrec", steps=(), markov=True),
+                Unit("main", data, name, "GRU4Rec", seed, changes=PEER_SETTINGS["GRU4Rec"]),
+            ]
+        for data, name in ABLATED:
+            found += [
+                Unit("table 3", data, name, "-C", seed, "tuned", {"delta": 0.0}),
+                Unit("table 3", data, name, "-C_ground", seed, "tuned", {"aime_target": "graph"}),
+            ]
+            found += [Unit("beyond", data, name, piece, seed, "improved", change) for piece, change in PIECES.items()]
+            found += [Unit("beyond", data, name, "mean of samples", seed, "tuned", samples=16)]
+            found += [Unit("figure 4", data, name, f"delta {d:g}", seed, "tuned", {"delta": d}) for d in DELTAS]
+        for data, name in TIMED:
+            found += [Unit("figure 3", data, name, "T = 1000", seed, "tuned", {"timesteps": 1000}, STEPS, markov=True)]
+    return found

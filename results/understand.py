@@ -1,0 +1,80 @@
+"""Before searching, look: norms and spectrum of E, the error of f against t, what h decides, how wide p(e^0 | h) is.
+
+Writes results/understand.csv (model, what, x, value), measured on validation histories of one data set. Models: the
+faithful configuration with delta = 0 and with its own delta, and the improved one.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from dae4rec_core.data import make_examples
+from dae4rec_core.recommender import Recommender
+from dae4rec_core.schedule import add_noise
+from dae4rec_core.training import fit
+from results import grid
+
+DATA, FILTER = "gowalla", "raw"
+MODELS = {"delta = 0": ("tuned", {"delta": 0.0}), "full": ("tuned", {}), "improved": ("improved", {})}
+USERS, NOISES = 2_000, 16
+
+
+def write(folder: Path) -> pd.DataFrame:
+    """Train the three models with seed 0 and measure them."""
+    dataset, split = grid.load(DATA, FILTER, folder)
+    rows = []
+    for name, (preset, changes) in MODELS.items():
+        unit = grid.Unit("understand", DATA, FILTER, name, 0, preset, changes)
+        config = grid.config_of(unit, dataset, split)
+        z_star = grid.pretrained(DATA, FILTER, dataset, split, config) if config.delta else torch.empty(0)
+        recommender = fit(dataset, split, config, z_star=z_star)
+        examples = make_examples(dataset, split.validation, config.max_len).select(slice(None, USERS))
+        rows += [
+            {"model": name, "what": what, "x": x, "value": value} for what, x, value in measure(recommender, examples)
+        ]
+    table = pd.DataFrame(rows)
+    table.to_csv(grid.FOLDER / "understand.csv", index=False, float_format="%.5g")
+    return table
+
+
+@torch.no_grad()
+def measure(recommender: Recommender, examples) -> list[tuple[str, float, float]]:
+    """(what, x, value) of one model:
+
+    norm: share x of the items have a shorter E. singular value: the x-th of E, over the first. error: of f at step x,
+    E||e^0 - f(e^t, t, h)||^2 over E||e^0 - mean||^2; 1 is what guessing the mean gives. decided by h: share of the
+    variance of e^0 sampled in S = x steps that is between users rather than between noises. width: the root of what is
+    left of ||e^0 - f(x_T, T, h)||^2, over the median distance of an item to its nearest neighbour.
+    """
+    model = recommender.model.eval()
+    e = model.embedding.weight
+    norms, singular = e.norm(dim=1).sort().values, torch.linalg.svdvals(e)
+    found = [("norm", i / 20, norms[min(len(norms) - 1, i * len(norms) // 20)].item()) for i in range(21)]
+    found += [("singular value", i + 1, (value / singular[0]).item()) for i, value in enumerate(singular)]
+
+    generator = torch.Generator().manual_seed(0)
+    history, h = examples.history, model.condition(examples.history.to(model.device))
+    e0 = model.clean(examples.target.to(model.device))
+    spread = (e0 - e0.mean(0)).square().sum(1).mean()
+    timesteps, alpha_bar = model.config.timesteps, model.alpha_bar.float().to(model.device)
+    for t in sorted({max(1, round(timesteps * share / 20)) for share in range(21)}):
+        steps = torch.full((len(e0),), t, device=model.device)
+        noisy = add_noise(e0, steps, torch.randn(e0.shape, generator=generator).to(e0), alpha_bar)
+        error = (e0 - model.denoiser(noisy, steps, h)).square().sum(1).mean()
+        found.append(("error", t / timesteps, (error / spread).item()))
+
+    for s in (1, 2, 5, 10, 20, 50):
+        samples = torch.stack(
+            [recommender.generate(history, s, compensate=False, generator=generator) for _ in range(NOISES)]
+        )  # (NOISES, B, d)
+        within = samples.var(0).sum(1).mean()
+        total = samples.flatten(0, 1).var(0).sum()
+        found.append(("decided by h", s, (1 - within / total).item()))
+
+    x_T = torch.randn(e0.shape, generator=generator).to(e0)
+    mean = model.denoiser(x_T, torch.full((1,), timesteps, device=model.device), h)
+    items = model.clean(torch.arange(model.n_items, device=model.device))
+    nearest = torch.cdist(items, items).fill_diagonal_(torch.inf).amin(1).median()
+    found.append(("width", 0, ((e0 - mean).square().sum(1).mean().sqrt() / nearest).item()))
+    return found
