@@ -75,7 +75,7 @@ def breakdown(model: DAE4Rec, train, z_star) -> dict[str, float]:
         history, target = train.history[rows, -length:], train.target[rows]
         lap("batch and noise")
         with fabric.autocast():
-            l_diff = step(history, target, t, eps)
+            l_diff = step(history, target, t, eps, torch.zeros_like(t, dtype=torch.bool), eps)
         lap("L_Diff, forward")
         l_aime = similarity_loss(model.embedding.weight, z_star, config.aime_pairs, draw)
         lap("L_AIME with its gradient")

@@ -194,6 +194,34 @@ def lines(
     return figure
 
 
+def methods_figure(table: pd.DataFrame, groups: list[str], methods: list[str], highlight=(), xlabel="") -> Figure:
+    """A dot for each method, one panel for each group: mean over seeds, and a line from the lowest to the highest.
+
+    table: columns group, method, value. highlight: methods drawn in a colour of their own.
+    """
+    columns = min(3, len(groups))
+    rows = -(-len(groups) // columns)
+    figure, axes = panels(columns, 3.6, 0.22 * len(methods) + 0.9, rows)
+    for axis, group in zip(axes, groups, strict=False):
+        for place, method in enumerate(reversed(methods)):
+            values = table.query("group == @group and method == @method")["value"]
+            if len(values):
+                colour = COLOURS[list(highlight).index(method)] if method in highlight else "#666666"
+                axis.plot([values.min(), values.max()], [place, place], color=colour, linewidth=3, alpha=0.4)
+                axis.plot(values.mean(), place, "D" if method in highlight else "o", color=colour, markersize=5)
+        axis.set_title(group, fontsize=9)
+        axis.set_yticks(range(len(methods)), list(reversed(methods)), fontsize=7)
+        axis.grid(axis="x", color="#EEEEEE")
+        axis.set_xlim(left=0)
+    for number, axis in enumerate(axes):
+        if number >= len(groups):
+            axis.set_axis_off()
+        elif number % columns:
+            axis.set_yticklabels([])
+    figure.supxlabel(xlabel, fontsize=9)
+    return figure
+
+
 def principal_plane(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and the two principal directions of (n, d) points: project with (x - mean) @ directions, (d,) and (d, 2).
 

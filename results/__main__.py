@@ -45,7 +45,10 @@ def main(arguments: list[str] | None = None) -> int:
         if "understand" in options.what:
             understand.write(folder)
         if "tables" in options.what:
-            found = tables.better_than(tables.gather())
+            grid.ceiling().to_csv(grid.FOLDER / "ceiling.csv", index=False, float_format="%.5g")
+            runs = tables.gather()
+            (grid.FOLDER / "table.md").write_text(tables.as_text(runs))
+            found = tables.better_than(runs)
             print(f"{tables.RUNS}, {tables.BETTER} written; {len(found)} comparisons.")
     except (FileNotFoundError, ValueError) as error:
         print(f"results: {error}", file=sys.stderr)

@@ -9,6 +9,7 @@ import json
 import math
 import subprocess
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -66,8 +67,17 @@ class Unit:
         return "-".join([self.study, self.data, self.filter, self.method, str(self.seed)]).replace(" ", "_")
 
     @property
+    def settings(self) -> int:
+        """A number that changes with anything that decides the run."""
+        preset = PRESETS[self.preset].to_dict() if self.preset else {}
+        parts = [preset, self.changes, self.steps, self.markov, self.samples, EPOCHS, EXAMPLES, S]
+        return zlib.crc32(json.dumps(parts, sort_keys=True).encode())
+
+    @property
     def done(self) -> bool:
-        return (CACHE / f"{self.key}.csv").is_file()
+        """Whether the cache holds this run, made with these settings."""
+        path = CACHE / f"{self.key}.csv"
+        return path.is_file() and pd.read_csv(path, nrows=1)["settings"][0] == self.settings
 
 
 def run(unit: Unit, folder: Path, epochs: int | None = None) -> pd.DataFrame:
@@ -99,7 +109,7 @@ def run(unit: Unit, folder: Path, epochs: int | None = None) -> pd.DataFrame:
                     **facts[variant],
                 }
             )
-    table = pd.DataFrame(rows).assign(run_seconds=time.perf_counter() - start)
+    table = pd.DataFrame(rows).assign(run_seconds=time.perf_counter() - start, settings=unit.settings)
     CACHE.mkdir(exist_ok=True)
     np.savez_compressed(CACHE / f"{unit.key}.npz", **ranks)
     table.to_csv(CACHE / f"{unit.key}.csv", index=False, float_format="%.6g")  # last: it marks the unit as done
@@ -266,11 +276,10 @@ def validation_figure(unit: Unit, folder: Path) -> dict[str, float]:
     return {name: float(means[name]) for name in ("HR@10", "NDCG@10")}
 
 
-def ceiling(folder: Path) -> pd.DataFrame:
+def ceiling() -> pd.DataFrame:
     """The town's best possible rows, under both filters."""
     rows = []
     for name in FILTERS:
-        rows += [
-            {"data": "town", "filter": name, **row} for row in ceiling_rows("data/town", *load("town", name, folder))
-        ]
+        town = load("town", name, Path())
+        rows += [{"data": "town", "filter": name, **row} for row in ceiling_rows("data/town", *town)]
     return pd.DataFrame(rows)

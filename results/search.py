@@ -78,7 +78,7 @@ def item_knn(trial) -> dict:
 METHODS = {
     "DAE4Rec": ("tuned", False, faithful, {}),
     "DAE4Rec improved": ("improved", False, improved, {}),
-    "DreamRec's recipe": ("dreamrec", True, dreamrec, {"timesteps": 200}),
+    "DreamRec's recipe": ("dreamrec", True, dreamrec, {}),
     "SASRec": ("", False, sequence_model, {"dim": 128, "dropout": 0.3, "lr": 1e-3, "batch_size": 512, "max_len": 20}),
     "GRU4Rec": ("", False, sequence_model, {"dim": 128, "dropout": 0.3, "lr": 1e-3, "batch_size": 512, "max_len": 20}),
     "item-kNN": ("", False, item_knn, {"neighbours": 50, "max_len": 20}),

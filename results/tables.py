@@ -3,15 +3,14 @@
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import bootstrap
 
+from dae4rec_core.evaluation import paired_bootstrap
 from dae4rec_core.ranking import METRICS, metrics_of_ranks
 from results import grid
 from results.plan import units
 
 RUNS = grid.FOLDER / "runs.csv"
 BETTER = grid.FOLDER / "better_than.csv"
-RESAMPLES = 5_000
 FULL = f"S={grid.S} + compensator"
 # who is compared with whom: (method, variant) against all of these
 OURS = (("DAE4Rec", FULL), ("DAE4Rec improved", FULL))
@@ -48,34 +47,8 @@ def per_user(data: str, filter: str, method: str, variant: str, n_items: int) ->
     return sum(tables) / len(tables) if tables else None
 
 
-def compare(ours: pd.Series, theirs: pd.Series, seed: int = 0) -> dict[str, float]:
-    """Paired bootstrap over users of mean(ours - theirs): difference, 95% interval, one-sided p for "not better".
-
-    p counts the resamples in which ours is not ahead, (count + 1) / (resamples + 1); it speaks of these users, not of
-    other seeds, whose spread stands in runs.csv.
-    """
-    difference = (ours - theirs).to_numpy()
-    if not difference.any():
-        return {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
-    found = bootstrap(
-        (difference,),
-        np.mean,
-        n_resamples=RESAMPLES,
-        batch=max(1, 2**22 // len(difference)),
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    behind = int((found.bootstrap_distribution <= 0).sum())
-    return {
-        "difference": float(difference.mean()),
-        "low": float(found.confidence_interval.low),
-        "high": float(found.confidence_interval.high),
-        "p": (behind + 1) / (RESAMPLES + 1),
-    }
-
-
 def better_than(runs: pd.DataFrame) -> pd.DataFrame:
-    """`compare` of both our configurations with every peer, and of improved with faithful, to better_than.csv."""
+    """`paired_bootstrap` of both our configurations with every peer, and of one with the other, to better_than.csv."""
     items = dict(zip(zip(runs["data"], runs["filter"], strict=True), runs["items"], strict=True))
     rows = []
     for (data, filter), n_items in items.items():
@@ -94,9 +67,34 @@ def better_than(runs: pd.DataFrame) -> pd.DataFrame:
                             "method": method,
                             "rival": rival_variant if rival == "baselines" else rival,
                             "metric": metric,
-                            **compare(ours[metric], theirs[metric]),
+                            **paired_bootstrap(ours[metric], theirs[metric]),
                         }
                     )
     table = pd.DataFrame(rows)
     table.to_csv(BETTER, index=False, float_format="%.4g")
     return table
+
+
+def as_text(runs: pd.DataFrame) -> str:
+    """The main table as Markdown: HR@10 / NDCG@10 in percent on test, mean over seeds, ± their standard deviation."""
+    test = runs[(runs["study"] == "main") & (runs["part"] == "test")]
+    sets = list(dict.fromkeys(zip(test["data"], test["filter"], strict=True)))
+    lines = [
+        "| HR@10 / NDCG@10 | " + " | ".join(f"{data}, {filter}" for data, filter in sets) + " |",
+        "|---" * (len(sets) + 1) + "|",
+    ]
+    for method, variant in (*PEERS, ("DAE4Rec", f"S={grid.S}"), *OURS):
+        rows = test[(test["method"] == method) & (test["variant"].fillna("") == variant)]
+        name = variant if method == "baselines" else method
+        name += ", no compensator" if variant == f"S={grid.S}" else ""
+        cells = []
+        for data, filter in sets:
+            here = rows[(rows["data"] == data) & (rows["filter"] == filter)]
+            cells.append(" / ".join(_percent(here[metric]) for metric in METRICS[:2]) if len(here) else "")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _percent(values: pd.Series) -> str:
+    spread = f" ± {100 * values.std():.1f}" if len(values) > 1 else ""
+    return f"{100 * values.mean():.1f}{spread}"

@@ -64,7 +64,7 @@ def measure(recommender: Recommender, examples) -> list[tuple[str, float, float]
         error = (e0 - model.denoiser(noisy, steps, h)).square().sum(1).mean()
         found.append(("error", t / timesteps, (error / spread).item()))
 
-    for s in (1, 2, 5, 10, 20, 50):
+    for s in (s for s in (1, 2, 5, 10, 20, 50) if s <= timesteps):
         samples = torch.stack(
             [recommender.generate(history, s, compensate=False, generator=generator) for _ in range(NOISES)]
         )  # (NOISES, B, d)

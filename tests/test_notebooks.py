@@ -17,7 +17,9 @@ NAMES = [
     "03_diffusion_training",
     "04_skip_step_sampling",
     "05_compensator",
+    "06_results",
     "07_scaling",
+    "08_beyond_the_paper",
 ]
 PRELUDE = "import math, torch, numpy as np, pandas as pd, networkx as nx\n"
 

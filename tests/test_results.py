@@ -12,6 +12,7 @@ import torch
 from scipy.stats import ttest_rel
 
 from dae4rec_core.data import PAD, Examples, make_examples
+from dae4rec_core.evaluation import paired_bootstrap
 from dae4rec_core.ranking import METRICS, user_ranks
 from results import __main__ as command
 from results import grid, peers, search, tables, understand
@@ -57,17 +58,24 @@ def test_the_stored_tables_hold_what_they_should():
     assert (better["low"] <= better["difference"]).all() and (better["difference"] <= better["high"]).all()
 
 
+def test_the_readme_shows_the_main_table():
+    runs = pd.read_csv(RESULTS / "runs.csv")
+    text = tables.as_text(runs)
+    assert (RESULTS / "table.md").read_text() == text
+    assert text in (RESULTS.parent / "README.md").read_text()
+
+
 def test_the_bootstrap_agrees_with_a_paired_t_test():
     rng = np.random.default_rng(1)
     theirs = pd.Series(rng.random(400))
     ours = theirs + 0.02 + 0.2 * pd.Series(rng.standard_normal(400))
-    found, oracle = tables.compare(ours, theirs), ttest_rel(ours, theirs, alternative="greater")
+    found, oracle = paired_bootstrap(ours, theirs), ttest_rel(ours, theirs, alternative="greater")
     interval = ttest_rel(ours, theirs).confidence_interval(0.95)
     assert found["difference"] == pytest.approx((ours - theirs).mean())
     assert found["low"] == pytest.approx(interval.low, abs=0.003)
     assert found["high"] == pytest.approx(interval.high, abs=0.003)
     assert found["p"] == pytest.approx(oracle.pvalue, abs=0.01)
-    assert tables.compare(ours, ours)["p"] == 1.0
+    assert paired_bootstrap(ours, ours)["p"] == 1.0
 
 
 def peer_data(ring, tmp_path, filter="raw"):
@@ -175,3 +183,14 @@ def test_a_missing_environment_of_the_peers_is_one_sentence(ring, tmp_path, monk
     monkeypatch.setattr(grid, "load", lambda *_: ring)
     unit = grid.Unit("test", "ring", "raw", "SASRec", 0, changes={"max_len": 5})
     one_sentence(lambda: grid.run(unit, tmp_path), "make peers")
+
+
+def test_a_run_with_other_settings_is_not_done(tmp_path, monkeypatch, ring):
+    monkeypatch.setattr(grid, "CACHE", tmp_path)
+    monkeypatch.setattr(grid, "load", lambda *_: ring)
+    unit = grid.Unit("test", "ring", "raw", "baselines", 0)
+    assert not unit.done
+    grid.run(unit, tmp_path)
+    assert unit.done
+    monkeypatch.setattr(grid, "EPOCHS", 7)
+    assert not unit.done
