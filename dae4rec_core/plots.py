@@ -5,6 +5,7 @@ readers; heatmaps use cividis, which also prints well in grey.
 """
 
 import io
+import threading
 
 import matplotlib.pyplot as plt
 import networkx as nx
@@ -13,7 +14,7 @@ import pandas as pd
 import torch
 from IPython.display import Image, display
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import NullFormatter, NullLocator, ScalarFormatter
 
 from dae4rec_core.data import Dataset
 from dae4rec_core.graph import ItemGraph
@@ -21,6 +22,7 @@ from dae4rec_core.graph import ItemGraph
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 PLAIN, COMPENSATED, CHAIN = COLOURS[5], COLOURS[0], COLOURS[7]
+LINES = ["-", "--", "-.", ":"]
 GREY = "#B8B8B8"
 HEAT = "cividis"
 STYLE = {
@@ -33,11 +35,13 @@ STYLE = {
 }
 
 
+_STYLING = threading.Lock()  # live explorers draw in a thread of their own, and matplotlib's style is global
+
+
 def png(figure: Figure) -> bytes:
-    """The figure as PNG bytes, the same for the same figure; closes it."""
+    """The figure as PNG bytes, the same for the same figure."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
-    plt.close(figure)
     return buffer.getvalue()
 
 
@@ -48,9 +52,19 @@ def show(figure: Figure, alt: str) -> None:
 
 def panels(columns: int = 1, width: float = 5.0, height: float = 3.6, rows: int = 1) -> tuple[Figure, np.ndarray]:
     """A figure in the series' style with rows x columns axes, as a flat array."""
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False)
+    with _STYLING, plt.rc_context(STYLE):
+        figure = Figure(figsize=(width * columns, height * rows))  # not pyplot's, which a notebook would show twice
+        axes = figure.subplots(rows, columns, squeeze=False)
     return figure, axes.ravel()
+
+
+def mosaic(pattern: str, width: float, height: float, **edges) -> tuple[Figure, dict]:
+    """A figure with axes named by letters, as `Figure.subplot_mosaic`, and fixed edges: quicker than a fitted layout,
+    which takes half of the time that a live slider has. width, height: of the whole figure, in inches."""
+    with _STYLING, plt.rc_context(STYLE | {"figure.constrained_layout.use": False}):
+        figure = Figure(figsize=(width, height))
+        axes = figure.subplot_mosaic(pattern, gridspec_kw=edges)
+    return figure, axes
 
 
 def coordinates(dataset: Dataset) -> np.ndarray | None:
@@ -234,40 +248,126 @@ def principal_plane(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return mean, directions * directions[largest, [0, 1]].sign()
 
 
-def trajectory_figure(
-    embeddings: torch.Tensor,
+def noise_figure(
+    cloud: np.ndarray, groups: np.ndarray, names: list[str], t: int, schedule: str, levels: dict[str, torch.Tensor]
+) -> Figure:
+    """The forward process at step t: the noised points (n, 2), and how much signal each schedule leaves.
+
+    levels: alpha_bar (T + 1,) of each schedule by name; `schedule` is the one drawn boldly.
+    """
+    figure, axes = mosaic("ab", width=8.4, height=3.9, left=0.05, right=0.98, bottom=0.13, top=0.92)
+    axes = list(axes.values())
+    scatter_groups(axes[0], cloud, groups, names, size=7, legend=False)
+    share = float(levels[schedule][t])
+    axes[0].set(xlim=(-4, 4), ylim=(-4, 4), aspect="equal", title=f"t = {t}: {share:.0%} of the variance is signal")
+    for n, (name, alpha_bar) in enumerate(levels.items()):
+        chosen = name == schedule
+        axes[1].plot(alpha_bar, LINES[n], color=COLOURS[n], linewidth=2.5 if chosen else 1, label=name)
+    axes[1].plot(t, share, "o", color=CHAIN, markersize=8)
+    axes[1].set(xlabel="t", ylabel="signal, alpha_bar", title=f"{schedule} schedule")
+    axes[1].legend(fontsize=8, frameon=False)
+    return figure
+
+
+def sampling_figure(
+    items: np.ndarray,
     groups: np.ndarray,
     names: list[str],
-    path: torch.Tensor,
-    predictions: torch.Tensor,
-    target: int,
+    walk: np.ndarray,
+    beliefs: np.ndarray,
     at: int,
-    title: str = "",
-    compensated: torch.Tensor | None = None,
+    target: int,
+    compensated: np.ndarray | None,
+    table: pd.DataFrame,
+    times: pd.DataFrame,
 ) -> Figure:
-    """One sampling chain in the principal plane of E: e^t as a black line up to step `at`, its predictions in orange.
+    """One sampling chain among the items up to step `at`, and HR@10 and time against S with a band at this chain's S.
 
-    embeddings: (|V|, d). path, predictions: (steps, d) in sampling order. target: the true next item, a star.
+    items (|V|, 2), walk, beliefs (S, 2): e^t and f(e^t, t, h) in sampling order, in one plane. target: the true next
+    item. compensated: (2,), drawn at the last step. table, times: see `draw_steps` and `evaluation.sampling_times`.
     """
-    mean, directions = principal_plane(embeddings)
-
-    def plane(x):
-        return ((x.detach().cpu().double() - mean) @ directions).numpy()
-
-    figure, (axis,) = panels(width=6.8, height=4.8)
-    scatter_groups(axis, plane(embeddings), groups, names, size=8)
-    walked, guessed = plane(path), plane(predictions)
-    axis.plot(*walked[: at + 1].T, color=CHAIN, linewidth=1, marker=".", markersize=5)
-    axis.plot(*guessed[: at + 1].T, color=PLAIN, linewidth=1, marker="x", markersize=5)
-    axis.annotate("e^t", walked[at], fontsize=9, xytext=(5, 5), textcoords="offset points")
-    axis.annotate("f", guessed[at], fontsize=9, color=PLAIN, xytext=(5, -10), textcoords="offset points")
-    axis.plot(*plane(embeddings[[target]])[0], marker="*", markersize=15, color=COLOURS[6], markeredgecolor="black")
-    if compensated is not None:
-        axis.plot(
-            *plane(compensated.reshape(1, -1))[0], marker="D", markersize=8, color=COMPENSATED, markeredgecolor="black"
+    figure, axes = mosaic("ab;ac", width=8.4, height=4.2, left=0.01, right=0.98, bottom=0.11, top=0.93, hspace=0.45)
+    plane, accuracy, cost = axes["a"], axes["b"], axes["c"]
+    scatter_groups(plane, items, groups, names, size=7, legend=False)
+    shown = plane.plot(*walk[: at + 1].T, color=CHAIN, linewidth=1, marker=".", markersize=5, label="chain e^t")
+    shown += plane.plot(*beliefs[: at + 1].T, color=PLAIN, linewidth=1, marker="x", markersize=6, label="belief f")
+    shown += plane.plot(
+        *items[target], "*", color=COLOURS[6], markersize=15, markeredgecolor="black", linestyle="", label="true next"
+    )
+    if compensated is not None and at == len(walk) - 1:
+        shown += plane.plot(
+            *compensated, "D", color=COMPENSATED, markersize=8, markeredgecolor="black", linestyle="", label="c_phi"
         )
-    reach = np.abs(np.concatenate([walked, plane(embeddings)])).max() * 1.1
-    axis.set(title=title, xlim=(-reach, reach), ylim=(-reach, reach))
+    reach = 1.1 * max(np.abs(items).max(), np.abs(walk).max())
+    plane.set(xlim=(-reach, reach), ylim=(-reach, reach), title=f"S = {len(walk)}, step {at + 1}")
+    plane.legend(handles=shown, fontsize=8, frameon=False, loc="lower left")
+    plane.axis("off")
+    draw_steps(accuracy, table, "HR@10", 100)
+    accuracy.set(title="HR@10 (%), all users, spread over seeds", xlabel="", ylim=(0, None))
+    accuracy.legend(fontsize=7, frameon=False, loc="lower left")
+    draw_steps(cost, times.assign(part="test", method="DAE4Rec", ms=1000 * times["seconds"] / times["users"]), "ms", 1)
+    cost.set(title="ms a user", yscale="log")
+    for axis in (accuracy, cost):
+        axis.axvline(len(walk), color=COLOURS[1], linewidth=6, alpha=0.3)
+        axis.xaxis.set_minor_locator(NullLocator())
+    return figure
+
+
+def delta_figure(
+    delta: float,
+    similar: np.ndarray,
+    goal: np.ndarray,
+    spectra: dict[float, np.ndarray],
+    table: pd.DataFrame,
+    trained: dict[float, float],
+    groups: np.ndarray,
+) -> Figure:
+    """One delta: similarity of E beside S*, the spectrum of E among the other deltas', HR@10 with a band at delta.
+
+    similar, goal: (|V|, |V|) in [0, 1]. spectra: singular values of E by delta. table: index delta, columns mean and
+    std (NaN where one seed was run), in percent. trained: further runs, drawn hollow. Items are ordered by group.
+    """
+    order = np.argsort(groups, kind="stable")
+    edges = {"left": 0.06, "right": 0.98, "bottom": 0.1, "top": 0.95, "hspace": 0.25}
+    figure, axes = mosaic("ab;cd", width=7.6, height=6.6, **edges)
+    axes = list(axes.values())
+    for axis, matrix, title in ((axes[0], similar, f"similarity of E, δ = {delta:g}"), (axes[1], goal, "its goal S*")):
+        axis.imshow(matrix[np.ix_(order, order)], vmin=0, vmax=1, cmap=HEAT, interpolation="none")
+        axis.set(title=title, xticks=[], yticks=[])
+    for value, singular in spectra.items():
+        if value != delta:
+            axes[2].plot(range(1, len(singular) + 1), singular, color=GREY, linewidth=1)
+    axes[2].plot(range(1, len(spectra[delta]) + 1), spectra[delta], color=COMPENSATED, linewidth=2.5)
+    axes[2].set(xscale="log", yscale="log", xlabel="number", title="singular values of E (grey: other δ)")
+    values = sorted({*table.index, *trained})
+    place = {value: n for n, value in enumerate(values)}
+    axes[3].errorbar([place[d] for d in table.index], table["mean"], table["std"].fillna(0), marker="o", capsize=3)
+    for value, reached in trained.items():
+        axes[3].plot(place[value], reached, "D", color=PLAIN, markerfacecolor="none", markersize=7)
+    axes[3].axvline(place[delta], color=COLOURS[1], linewidth=8, alpha=0.3)
+    axes[3].set_xticks(range(len(values)), [f"{value:g}" for value in values], rotation=45)
+    axes[3].set(xlabel="δ", title="validation HR@10 (%)")
+    return figure
+
+
+def neighbours_figure(place: np.ndarray, item: int, near: dict[str, np.ndarray], title: str = "") -> Figure:
+    """One item on a map and what counts as near it, a colour and a marker for each notion; points may coincide.
+
+    place: (|V|, 2). near: indices of items by name of the notion; lines go to those of the first.
+    """
+    figure, (axis,) = panels(width=6.4, height=4.6)
+    axis.scatter(*place.T, s=6, color=GREY, linewidths=0)
+    for n, (name, others) in enumerate(near.items()):
+        if n == 0:
+            for other in others:
+                axis.plot(*place[[item, other]].T, color=COLOURS[n], linewidth=0.6, alpha=0.6)
+        size = (110, 70, 30)[n % 3]  # larger ones below, so that all of a shared place can be seen
+        axis.scatter(
+            *place[others].T, s=size, marker=MARKERS[n], label=name, zorder=3, color=COLOURS[n], edgecolors="white"
+        )
+    axis.plot(*place[item], "*", markersize=17, color=COLOURS[6], markeredgecolor="black", zorder=4, label="the item")
+    axis.set_title(title, fontsize=10)
+    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     axis.axis("off")
     return figure
 
@@ -288,15 +388,12 @@ def draw_steps(axis, table: pd.DataFrame, column: str, scale: float, part: str =
     axis.set(xscale="log", xlabel="S (sampling steps)")
 
 
-def steps_figure(table: pd.DataFrame, times: pd.DataFrame, marker: int | None = None) -> Figure:
-    """Figure 3's layout: HR@10 of a tidy sweep and the `sampling_times` against S, with a band at `marker`."""
+def steps_figure(table: pd.DataFrame, times: pd.DataFrame) -> Figure:
+    """Figure 3's layout: HR@10 of a tidy sweep and the `sampling_times` against S."""
     figure, axes = panels(2, width=4.8, height=3.5)
     draw_steps(axes[0], table, "HR@10", 100)
     draw_steps(axes[1], times.assign(part="test", method="DAE4Rec"), "seconds", 1)
     axes[0].set(ylabel="HR@10 (%)")
     axes[1].set(ylabel="seconds, all users", yscale="log")
-    if marker is not None:
-        for axis in axes:
-            axis.axvline(marker, color=COLOURS[1], linewidth=6, alpha=0.3)
     axes[0].legend(fontsize=8, frameon=False)
     return figure
