@@ -7,7 +7,7 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root) # containers often run as root, which Jupyter refuses by itself
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help lab test run artifacts notebooks town benchmark peers results
+.PHONY: help lab test run artifacts notebooks town benchmark peers results site demo test-browser
 help:
 	@echo "make lab        install into .venv and open JupyterLab on the first notebook"
 	@echo "make test       install into .venv and run unit tests and strict nbval over every notebook"
@@ -17,6 +17,9 @@ help:
 	@echo "make town       write the bundled data again"
 	@echo "make results    search, train and compare on five data sets (hours; goes on where it was stopped; REAL=folder)"
 	@echo "make peers      install SASRec, GRU4Rec and item-kNN into .venv-peers, for make results"
+	@echo "make site       build the static edition, docs/_build/html (needs npm once, for what the browser runs)"
+	@echo "make demo       open the S and δ explorers as an app, for a talk or a class"
+	@echo "make test-browser  drive JupyterLab, the site and the demo in Chromium; screenshots in tests/browser/shots"
 	@echo "make benchmark  measure time and memory on this machine, into benchmarks/results.csv and .md"
 
 .venv/installed: pyproject.toml constraints.txt
@@ -60,3 +63,23 @@ peers: .venv-peers/installed
 
 results: .venv/installed peers
 	$(BIN)/python -m results search run understand tables --data $(REAL)
+
+# beside the pins of the rest: what only the site, the demo and the browser tests need
+.venv/browser: .venv/installed
+	@echo "Adding the site, the demo and the browser tests to .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[site,demo,browser]" -c constraints.txt
+	@touch $@
+
+docs/node_modules: docs/package-lock.json
+	@cd docs && npm ci --ignore-scripts --silent
+	@touch $@
+
+site: .venv/browser docs/node_modules
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs . docs/_build/html
+	@echo "Open docs/_build/html/docs/index.html"
+
+demo: .venv/browser
+	cd demo && JUPYTER_PATH=. ../$(BIN)/voila demo.ipynb
+
+test-browser: site
+	$(BIN)/python -m pytest -o addopts="" tests/browser -rP

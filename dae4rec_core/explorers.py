@@ -27,7 +27,7 @@ from dae4rec_core.recommender import Recommender
 from dae4rec_core.sampling import choose_tau
 from dae4rec_core.schedule import add_noise, make_alpha_bar
 from dae4rec_core.training import fit, validation_sample
-from dae4rec_core.widgets import ERRORS, Explorer, Live, View, chooser, frames, sentence
+from dae4rec_core.widgets import ERRORS, Explorer, Live, View, chooser, counter, frames, player, row, sentence
 
 SCHEDULES = ("linear", "cosine", "exponential")
 POWERS = (0.0, 0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
@@ -54,7 +54,7 @@ class NoiseExplorer:
         figure = plots.noise_figure(cloud, self.groups, self.names, t, schedule, self.levels)
         share = float(self.levels[schedule][t])
         return View(
-            plots.png(figure),
+            plots.png(figure, 1),
             f"The points at t = {t} of the {schedule} schedule: {share:.0%} of their variance is signal.",
         )
 
@@ -66,11 +66,10 @@ class NoiseExplorer:
 
     def live(self, start: int, schedule: str = "cosine") -> Explorer:
         last = len(self.levels[schedule]) - 1
-        controls = {
-            "schedule": chooser("schedule", list(SCHEDULES), schedule),
-            "t": ipywidgets.IntSlider(start, 0, last, description="t", tooltip="t"),
-        }
-        return Live(self.view, controls, play="t").explorer(f"live slider t: 0 to {last}")
+        names, names_slider = chooser("schedule", list(SCHEDULES), schedule)
+        t, t_slider = counter("t", start, 0, last)
+        shown = [[names, names_slider], [t, t_slider, player("t", t_slider, "value", 0, last)]]
+        return Live(self.view, {"schedule": names, "t": t}, shown).explorer(f"live slider t: 0 to {last}")
 
 
 class GraphExplorer:
@@ -116,18 +115,15 @@ class GraphExplorer:
         columns = {name: [self.labels[n] for n in items] for name, items in near.items()}
         title = f"{self.labels[centre]}: {agree} of the {LISTED} nearest under Z* are its most travelled edges"
         figure = plots.neighbours_figure(self.place, centre, near, self.labels[centre])
-        return View(plots.png(figure), f"Map around {title}.", ranking(columns, title))
+        return View(plots.png(figure, 1), f"Map around {title}.", ranking(columns, title))
 
     def frames(self, items: list[int]) -> Explorer:
         views = {self.labels[item]: self.view(self.labels[item]) for item in items}
         return frames("item", views, self.labels[items[0]])
 
     def live(self, start: int) -> Explorer:
-        names = sorted(set(self.labels))
-        control = ipywidgets.Combobox(
-            value=self.labels[start], options=names, description="item", tooltip="item", continuous_update=False
-        )
-        return Live(self.view, {"item": control}).explorer("live: choose an item by name")
+        item = field("item", self.labels[start], sorted(set(self.labels)))
+        return Live(self.view, {"item": item}, [[item]]).explorer("live: choose an item by name")
 
 
 class SamplingExplorer:
@@ -146,10 +142,16 @@ class SamplingExplorer:
         self.items = self._plane(e)
         self.groups, self.names = plots.item_groups(dataset)
         self.steps = sorted(recommender.compensators)
+        self.labels = [dataset.label(item) for item in range(dataset.n_items)]
         self.chain = lru_cache(maxsize=64)(self._chain)  # a step slider asks for the same chain again and again
+        self.stage = lru_cache(maxsize=16)(self._stage)
 
     def _plane(self, vectors: Tensor) -> np.ndarray:
         return ((vectors.cpu().double() - self.mean) @ self.directions).numpy()
+
+    def _stage(self, S: int) -> plots.SamplingStage:
+        reach = 1.15 * np.abs(self.items).max()
+        return plots.SamplingStage(self.items, self.groups, self.names, reach, S, self.table, self.times)
 
     def row(self, user: str) -> int:
         """The row of a user among the test answers. Raises ValueError for one who has none."""
@@ -186,21 +188,18 @@ class SamplingExplorer:
         walk, beliefs, compensated, target, plain, after = self.chain(user, S, seed)
         if not 1 <= step <= S:
             raise ValueError(f"Step {step} is not one of the {S} steps; choose 1 to {S}.")
-        figure = plots.sampling_figure(
-            *(self.items, self.groups, self.names, walk, beliefs, step - 1, int(target), compensated),
-            *(self.table, self.times),
-        )
+        picture = self.stage(S).chain(walk, beliefs, step, int(target), compensated)
         ranks = [int(rank_of(scores, target)[0]) + 1 for scores in (plain, after)]
         columns = {
             f"S = {S}, {name} (true next item: rank {rank})": [
-                self.dataset.label(int(item)) for item in scores[0].topk(min(LISTED, scores.shape[1])).indices
+                self.labels[item] for item in scores[0].topk(min(LISTED, scores.shape[1])).indices.tolist()
             ]
             for name, rank, scores in zip(("no compensator", "compensator"), ranks, (plain, after), strict=True)
         }
-        label, t = self.dataset.label(int(target)), choose_tau(len(self.recommender.model.alpha_bar) - 1, S)[S - step]
+        label, t = self.labels[int(target)], choose_tau(len(self.recommender.model.alpha_bar) - 1, S)[S - step]
         words = f"User {user}: really next was {label}. Step {step} of {S}, t = {t}."
         return View(
-            plots.png(figure),
+            picture,
             f"{words} The true item is at rank {ranks[0]} without and {ranks[1]} with compensator.",
             ranking(columns, words, mark=label),
         )
@@ -217,24 +216,21 @@ class SamplingExplorer:
     def live(self, user: str, start: int = 10) -> Explorer:
         """Any user by id; a move of S jumps to the last step."""
         users = [str(self.dataset.user_ids[u]) for u in self.examples.user[:500].tolist()]
-        step = ipywidgets.IntSlider(start, 1, start, description="step", tooltip="step")
-        S = chooser("S", [f"{s}" for s in self.steps], f"{start}")
-        controls = {
-            "user": ipywidgets.Combobox(
-                value=str(user), options=users, description="user", tooltip="user", continuous_update=False
-            ),
-            "S": S,
-            "step": step,
-            "seed": ipywidgets.BoundedIntText(0, 0, 9999, description="noise x_T", tooltip="number of the noise x_T"),
-        }
+        who = field("user", str(user), users)
+        seed = ipywidgets.BoundedIntText(0, 0, 9999, description="noise x_T", layout={"width": "160px"})
+        S, S_slider = chooser("S", [f"{s}" for s in self.steps], f"{start}")
+        step, step_slider = counter("step", start, 1, start)
+        play = player("step", step_slider, "value", 1, start)
+        ipywidgets.jslink((step, "max"), (play, "max"))
 
         def new_length(change) -> None:
-            with step.hold_trait_notifications():
-                step.max = int(change["new"])
-                step.value = step.max
+            step.max = int(change["new"])
+            step.value = step.max
 
         S.observe(new_length, "value")
-        return Live(self.view, controls, play="step").explorer(f"live slider S: {', '.join(map(str, self.steps))}")
+        shown = [[who, seed], [S, S_slider], [step, step_slider, play]]
+        live = Live(self.view, {"user": who, "S": S, "step": step, "seed": seed}, shown)
+        return live.explorer(f"live slider S: {', '.join(map(str, self.steps))}")
 
 
 class DeltaExplorer:
@@ -248,6 +244,7 @@ class DeltaExplorer:
     ):
         self.dataset, self.split, self.z_star = dataset, split, z_star
         self.embeddings, self.spectra = {}, {}
+        self.drawn: dict[float, View] = {}  # until something new is trained
         for delta, e in embeddings.items():
             self._keep(delta, e)
         part = table[(table["part"] == "validation") & table["delta"].notna()]
@@ -260,13 +257,21 @@ class DeltaExplorer:
     def _keep(self, delta: float, e: Tensor) -> None:
         self.embeddings[delta] = e.detach().float().cpu()
         self.spectra[delta] = torch.linalg.svdvals(self.embeddings[delta]).numpy()
+        self.drawn.clear()
 
     def view(self, delta: float) -> View:
         """Raises ValueError for a delta that nobody trained."""
         delta = float(delta)
         if delta not in self.embeddings:
             known = ", ".join(f"{d:g}" for d in sorted(self.embeddings))
-            raise ValueError(f"There is no model with δ = {delta:g} yet (there is {known}); train it now, or choose one.")
+            raise ValueError(
+                f"There is no model with δ = {delta:g} yet (there is {known}); train it now, or choose one."
+            )
+        if delta not in self.drawn:
+            self.drawn[delta] = self._draw(delta)
+        return self.drawn[delta]
+
+    def _draw(self, delta: float) -> View:
         similar = similarity(self.embeddings[delta]).numpy()
         figure = plots.delta_figure(delta, similar, self.goal, self.spectra, self.table, self.trained, self.groups)
         if delta in self.trained:
@@ -275,18 +280,18 @@ class DeltaExplorer:
             reached = f"validation HR@10 is {self.table['mean'][delta]:.1f}%"
         gap = np.abs(similar - self.goal).mean()
         words = f"δ = {delta:g}: {reached}; the similarity of E is {gap:.2f} from S* on average."
-        return View(plots.png(figure), words, f'<p role="status">{html.escape(words)}</p>')
+        return View(plots.png(figure, 1), words, f'<p role="status">{html.escape(words)}</p>')
 
     def frames(self, start: float) -> Explorer:
         return frames("δ", {f"{d:g}": self.view(d) for d in sorted(self.embeddings)}, f"{start:g}", width=760)
 
     def live(self, start: float, config: Config) -> Explorer:
         """Sliders, and a button that trains the chosen delta with `config`, with a bar and a stop."""
-        delta = chooser("δ", [f"{d:g}" for d in sorted({*POWERS, *self.embeddings})], f"{start:g}")
-        picture = Live(self.view, {"delta": delta}, width=760)
+        delta, delta_slider = chooser("δ", [f"{d:g}" for d in sorted({*POWERS, *self.embeddings})], f"{start:g}")
+        picture = Live(self.view, {"delta": delta}, [[delta, delta_slider]], width=760)
         button = ipywidgets.Button(description="train this δ now", tooltip="train this δ now")
         stop = ipywidgets.Button(description="stop", tooltip="stop training", disabled=True)
-        bar = ipywidgets.FloatProgress(0, 0, 1, description="training", tooltip="training")
+        bar = ipywidgets.FloatProgress(value=0, min=0, max=1, description="training", tooltip="training")
         note = ipywidgets.HTML()
         stopping = threading.Event()
         kept = []  # the running task, or the loop may forget it
@@ -317,9 +322,8 @@ class DeltaExplorer:
 
         button.on_click(lambda _: kept.append(asyncio.get_running_loop().create_task(run(float(delta.value)))))
         stop.on_click(lambda _: stopping.set())
-        row = ipywidgets.HBox([button, stop, bar], layout=ipywidgets.Layout(flex_flow="row wrap"))
-        shown = picture.explorer(f"live slider δ: {', '.join(delta_label for delta_label, _ in delta.options)}")
-        return shown._replace(widget=ipywidgets.VBox([row, note, shown.widget]))
+        shown = picture.explorer(f"live slider δ: {', '.join(label for label, _ in delta.options)}")
+        return shown._replace(widget=ipywidgets.VBox([shown.widget, row([button, stop, bar]), note]))
 
     def train(self, delta: float, config: Config, listen: Callable[[Event], None]) -> None:
         """Fit one delta and keep its E and its validation HR@10."""
@@ -335,20 +339,28 @@ class Stopped(Exception):
     """The reader pressed stop."""
 
 
+def field(name: str, value: str, options: list[str]) -> ipywidgets.Combobox:
+    """A labelled text field that suggests `options` and takes anything."""
+    return ipywidgets.Combobox(value=value, options=options, description=name, continuous_update=False)
+
+
 def ranking(columns: dict[str, list[str]], caption: str, mark: str | None = None) -> str:
     """Lists side by side as an HTML table; the entry `mark` is bold and says that it is the true one."""
     rows = max(map(len, columns.values()))
+    style = 'style="padding:1px 14px 1px 0;text-align:left;font-weight:inherit"'
 
     def cell(items: list[str], n: int) -> str:
         text = html.escape(items[n]) if n < len(items) else ""
-        return f"<td><b>★ {text}</b></td>" if mark is not None and n < len(items) and items[n] == mark else f"<td>{text}</td>"
+        true = mark is not None and n < len(items) and items[n] == mark
+        return f"<td {style}>{f'<b>★ {text}</b>' if true else text}</td>"
 
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in columns)
+    head = "".join(f'<th scope="col" {style}>{html.escape(name)}</th>' for name in columns)
     body = "".join(
-        f'<tr><th scope="row">{n + 1}</th>{"".join(cell(items, n) for items in columns.values())}</tr>'
+        f'<tr><th scope="row" {style}>{n + 1}</th>{"".join(cell(items, n) for items in columns.values())}</tr>'
         for n in range(rows)
     )
     return (
-        f'<div role="status" class="dae4rec-list"><table><caption>{html.escape(caption)}</caption>'
-        f'<thead><tr><th scope="col">rank</th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        f'<div role="status" style="overflow-x:auto;line-height:1.5"><p>{html.escape(caption)}</p><table>'
+        f'<thead style="font-weight:bold"><tr><th scope="col" {style}>rank</th>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
     )

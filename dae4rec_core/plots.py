@@ -11,9 +11,13 @@ import matplotlib.pyplot as plt
 import networkx as nx
 import numpy as np
 import pandas as pd
+import PIL.Image
 import torch
 from IPython.display import Image, display
+from matplotlib.artist import Artist
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.ticker import NullFormatter, NullLocator, ScalarFormatter
 
 from dae4rec_core.data import Dataset
@@ -38,11 +42,36 @@ STYLE = {
 _STYLING = threading.Lock()  # live explorers draw in a thread of their own, and matplotlib's style is global
 
 
-def png(figure: Figure) -> bytes:
-    """The figure as PNG bytes, the same for the same figure."""
+def png(figure: Figure, level: int = 6) -> bytes:
+    """The figure as PNG bytes, the same for the same figure. level: of compression; 1 is quick, for live sliders."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return _encoded(canvas, level)
+
+
+def _encoded(canvas: FigureCanvasAgg, level: int) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    picture = PIL.Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    picture.save(buffer, "png", compress_level=level)
     return buffer.getvalue()
+
+
+class Stage:
+    """A figure whose fixed part is drawn once: what moves is drawn over a copy of it, in a fifth of the time."""
+
+    def __init__(self, figure: Figure):
+        self.canvas = FigureCanvasAgg(figure)
+        self.canvas.draw()
+        self.fixed = self.canvas.copy_from_bbox(figure.bbox)
+
+    def png(self, artists: list[Artist]) -> bytes:
+        """The fixed part with these artists above it; they are taken off their axes again."""
+        self.canvas.restore_region(self.fixed)
+        for artist in artists:
+            artist.axes.draw_artist(artist)
+        for artist in artists:
+            artist.remove()
+        return _encoded(self.canvas, 1)
 
 
 def show(figure: Figure, alt: str) -> None:
@@ -269,48 +298,58 @@ def noise_figure(
     return figure
 
 
-def sampling_figure(
-    items: np.ndarray,
-    groups: np.ndarray,
-    names: list[str],
-    walk: np.ndarray,
-    beliefs: np.ndarray,
-    at: int,
-    target: int,
-    compensated: np.ndarray | None,
-    table: pd.DataFrame,
-    times: pd.DataFrame,
-) -> Figure:
-    """One sampling chain among the items up to step `at`, and HR@10 and time against S with a band at this chain's S.
+class SamplingStage(Stage):
+    """Sampling chains of S steps among the items, and HR@10 and time against S with a band at this S.
 
-    items (|V|, 2), walk, beliefs (S, 2): e^t and f(e^t, t, h) in sampling order, in one plane. target: the true next
-    item. compensated: (2,), drawn at the last step. table, times: see `draw_steps` and `evaluation.sampling_times`.
+    items (|V|, 2): in a plane that reaches `reach` from its middle; groups, names: see `item_groups`. table, times: see
+    `draw_steps` and `evaluation.sampling_times`.
     """
-    figure, axes = mosaic("ab;ac", width=8.4, height=4.2, left=0.01, right=0.98, bottom=0.11, top=0.93, hspace=0.45)
-    plane, accuracy, cost = axes["a"], axes["b"], axes["c"]
-    scatter_groups(plane, items, groups, names, size=7, legend=False)
-    shown = plane.plot(*walk[: at + 1].T, color=CHAIN, linewidth=1, marker=".", markersize=5, label="chain e^t")
-    shown += plane.plot(*beliefs[: at + 1].T, color=PLAIN, linewidth=1, marker="x", markersize=6, label="belief f")
-    shown += plane.plot(
-        *items[target], "*", color=COLOURS[6], markersize=15, markeredgecolor="black", linestyle="", label="true next"
-    )
-    if compensated is not None and at == len(walk) - 1:
-        shown += plane.plot(
-            *compensated, "D", color=COMPENSATED, markersize=8, markeredgecolor="black", linestyle="", label="c_phi"
+
+    def __init__(
+        self,
+        items: np.ndarray,
+        groups: np.ndarray,
+        names: list[str],
+        reach: float,
+        S: int,
+        table: pd.DataFrame,
+        times: pd.DataFrame,
+    ):
+        figure, axes = mosaic("ab;ac", width=8.4, height=4.2, left=0.01, right=0.98, bottom=0.11, top=0.93, hspace=0.45)
+        self.items, self.S, self.plane = items, S, axes["a"]
+        scatter_groups(self.plane, items, groups, names, size=7, legend=False)
+        self.plane.legend(fontsize=6, frameon=False, loc="upper right", markerscale=1.5)
+        self.plane.set(xlim=(-reach, reach), ylim=(-reach, reach))
+        self.plane.axis("off")
+        draw_steps(axes["b"], table, "HR@10", 100)
+        axes["b"].set(title="HR@10 (%), all users, spread over seeds", xlabel="", ylim=(0, None))
+        axes["b"].legend(fontsize=7, frameon=False, loc="lower left")
+        times = times.assign(part="test", method="DAE4Rec", ms=1000 * times["seconds"] / times["users"])
+        draw_steps(axes["c"], times, "ms", 1)
+        axes["c"].set(title="ms a user", yscale="log")
+        for axis in (axes["b"], axes["c"]):
+            axis.axvline(S, color=COLOURS[1], linewidth=6, alpha=0.3)
+            axis.xaxis.set_minor_locator(NullLocator())
+        super().__init__(figure)
+
+    def chain(self, walk: np.ndarray, beliefs: np.ndarray, step: int, target: int, compensated: np.ndarray) -> bytes:
+        """A PNG of the chain up to `step` in 1..S.
+
+        walk, beliefs (S, 2): e^t and f(e^t, t, h) in sampling order; target: the true next item; compensated (2,):
+        what c_phi makes of it, drawn at the last step.
+        """
+        black = {"markeredgecolor": "black", "linestyle": ""}
+        shown = self.plane.plot(*walk[:step].T, color=CHAIN, linewidth=1, marker=".", markersize=5, label="chain e^t")
+        shown += self.plane.plot(
+            *beliefs[:step].T, color=PLAIN, linewidth=1, marker="x", markersize=6, label="belief f"
         )
-    reach = 1.1 * max(np.abs(items).max(), np.abs(walk).max())
-    plane.set(xlim=(-reach, reach), ylim=(-reach, reach), title=f"S = {len(walk)}, step {at + 1}")
-    plane.legend(handles=shown, fontsize=8, frameon=False, loc="lower left")
-    plane.axis("off")
-    draw_steps(accuracy, table, "HR@10", 100)
-    accuracy.set(title="HR@10 (%), all users, spread over seeds", xlabel="", ylim=(0, None))
-    accuracy.legend(fontsize=7, frameon=False, loc="lower left")
-    draw_steps(cost, times.assign(part="test", method="DAE4Rec", ms=1000 * times["seconds"] / times["users"]), "ms", 1)
-    cost.set(title="ms a user", yscale="log")
-    for axis in (accuracy, cost):
-        axis.axvline(len(walk), color=COLOURS[1], linewidth=6, alpha=0.3)
-        axis.xaxis.set_minor_locator(NullLocator())
-    return figure
+        shown += self.plane.plot(*self.items[target], "*", color=COLOURS[6], markersize=15, label="true next", **black)
+        if step == self.S:
+            shown += self.plane.plot(*compensated, "D", color=COMPENSATED, markersize=8, label="compensated", **black)
+        key = Legend(self.plane, shown, [one.get_label() for one in shown], fontsize=8, frameon=False, loc="lower left")
+        self.plane.add_artist(key)
+        title = self.plane.text(0.5, 1.02, f"S = {self.S}, step {step}", transform=self.plane.transAxes, ha="center")
+        return self.png([*shown, key, title])
 
 
 def delta_figure(

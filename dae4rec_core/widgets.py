@@ -8,6 +8,7 @@ import asyncio
 import base64
 import html
 import io
+import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -54,61 +55,84 @@ def frames(name: str, parts: dict[str, View | Explorer], start: str, width: int 
     if start not in parts:
         raise ValueError(f"{name} can't start at {start!r}; it has {', '.join(parts) or 'no positions'}.")
     labels = list(parts)
-    shown = [part.widget if isinstance(part, Explorer) else _picture(part, width) for part in parts.values()]
+    shown = [
+        part.widget
+        if isinstance(part, Explorer)
+        else ipywidgets.HTML(as_html(part._replace(png=compact(part.png)), width))
+        for part in parts.values()
+    ]
     stack = ipywidgets.Stack(shown, selected_index=labels.index(start))
-    slider = chooser(name, labels, start, width)
-    ipywidgets.jslink((slider, "index"), (stack, "selected_index"))
-    controls = [slider]
+    choice, slider = chooser(name, labels, start)
+    ipywidgets.jslink((choice, "index"), (stack, "selected_index"))
+    controls = [choice, slider]
     if play:
-        player = ipywidgets.Play(value=slider.index, min=0, max=len(labels) - 1, interval=400, tooltip=f"play {name}")
-        ipywidgets.jslink((player, "value"), (slider, "index"))
-        controls.append(player)
+        controls.append(player(name, slider, "index", 0, len(labels) - 1))
     first = parts[start]
     inner = f"; {first.text}" if isinstance(first, Explorer) else ""
     still = first.still if isinstance(first, Explorer) else first
-    return Explorer(ipywidgets.VBox([_row(controls), stack]), still, f"slider {name}: {', '.join(labels)}{inner}")
+    return Explorer(ipywidgets.VBox([row(controls), stack]), still, f"slider {name}: {', '.join(labels)}{inner}")
 
 
-def chooser(name: str, labels: list[str], start: str, width: int = 700) -> ipywidgets.SelectionSlider:
-    """A slider over labels that names itself to screen readers."""
-    return ipywidgets.SelectionSlider(
-        options=[(label, label) for label in labels],
-        value=start,
-        description=name,
-        tooltip=name,
-        continuous_update=True,
-        layout=ipywidgets.Layout(width=f"{min(width, 560)}px", max_width="100%"),
-    )
+def chooser(name: str, labels: list[str], start: str) -> tuple[ipywidgets.Dropdown, ipywidgets.SelectionSlider]:
+    """A list and a slider that move together in the browser. The slider is for the hand; the list has a label that
+    screen readers can say, which ipywidgets' sliders lack, and holds the value."""
+    options = [(label, label) for label in labels]
+    choice = ipywidgets.Dropdown(options=options, value=start, description=name, layout=_short(name, labels))
+    slider = ipywidgets.SelectionSlider(options=options, value=start, readout=False, tooltip=name, layout=SLIDER)
+    ipywidgets.jslink((slider, "index"), (choice, "index"))
+    return choice, slider
 
 
-def _player(slider: ipywidgets.IntSlider, name: str) -> ipywidgets.Play:
-    """A play button that walks an integer slider from one end to the other."""
-    player = ipywidgets.Play(value=slider.value, min=slider.min, max=slider.max, interval=400, tooltip=f"play {name}")
-    ipywidgets.jslink((player, "value"), (slider, "value"))
-    ipywidgets.jslink((slider, "max"), (player, "max"))
-    return player
+def counter(name: str, start: int, first: int, last: int) -> tuple[ipywidgets.BoundedIntText, ipywidgets.IntSlider]:
+    """The same for a whole number: a labelled field, which holds the value, and a slider."""
+    field = ipywidgets.BoundedIntText(start, first, last, description=name, layout=_short(name, [f"{last}"]))
+    slider = ipywidgets.IntSlider(start, first, last, readout=False, tooltip=name, layout=SLIDER)
+    ipywidgets.jslink((slider, "value"), (field, "value"))
+    ipywidgets.jslink((field, "max"), (slider, "max"))
+    return field, slider
 
 
-def _row(controls: list[ipywidgets.Widget]) -> ipywidgets.Widget:
-    return ipywidgets.HBox(controls, layout=ipywidgets.Layout(flex_flow="row wrap"))
+def player(name: str, slider: ipywidgets.Widget, trait: str, first: int, last: int) -> ipywidgets.Play:
+    """A play button that walks a slider from one end to the other."""
+    play = ipywidgets.Play(value=getattr(slider, trait), min=first, max=last, interval=400, tooltip=f"play {name}")
+    ipywidgets.jslink((play, "value"), (slider, trait))
+    return play
+
+
+def row(controls: list[ipywidgets.Widget]) -> ipywidgets.HBox:
+    """Controls beside one another, below one another where the page is narrow."""
+    return ipywidgets.HBox(controls, layout=ipywidgets.Layout(flex_flow="row wrap", align_items="center"))
+
+
+SLIDER = {"width": "320px", "max_width": "90%"}
+
+
+def _short(name: str, labels: list[str]) -> dict:
+    """Room for a label and the longest value."""
+    return {"width": f"{110 + 9 * max(map(len, labels))}px", "max_width": "95%"}
 
 
 def compact(png: bytes) -> bytes:
     """The same picture in 256 colours: a half of the bytes or less, for the many frames that a notebook keeps."""
     buffer = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
+    Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
+        buffer, "png", optimize=True
+    )
     return buffer.getvalue()
 
 
-def _picture(view: View, width: int) -> ipywidgets.Widget:
-    """A picture, and its words below. The tooltip becomes the title, which names a picture to screen readers."""
-    image = ipywidgets.Image(
-        value=compact(view.png),
-        format="png",
-        tooltip=view.alt,
-        layout=ipywidgets.Layout(width=f"{width}px", max_width="100%", object_fit="contain"),
+def as_html(view: View, width: int) -> str:
+    """A picture with its text for screen readers, and the words below. width: at most, in pixels.
+
+    An <img> inside an HTML widget, because ipywidgets' own Image can't carry an alt text; decoded together with the
+    page, so that it doesn't flicker when it is replaced.
+    """
+    w, h = struct.unpack(">II", view.png[16:24])  # from the PNG's header: the place is kept while it loads
+    return (
+        f'<img alt="{html.escape(view.alt)}" width="{w}" height="{h}" decoding="sync" '
+        f'style="max-width:min({width}px, 100%);height:auto;background:white" '
+        f'src="data:image/png;base64,{base64.b64encode(view.png).decode()}">{view.words}'
     )
-    return ipywidgets.VBox([image, ipywidgets.HTML(view.words)]) if view.words else image
 
 
 class Latest:
@@ -166,19 +190,19 @@ class Live:
     """Controls whose every move asks `view` for a new picture; the newest move wins, and a line says when it works.
 
     view(**{name: value of that control}) -> View; a ValueError is shown as a sentence in place of the picture.
-    play: the name of an integer slider that gets a play button.
+    controls: what holds the values, by name. shown: what stands above the picture, in rows; the controls among it.
     """
 
     def __init__(
-        self, view: Callable[..., View], controls: dict[str, ipywidgets.Widget], width: int = 700, play: str = ""
+        self,
+        view: Callable[..., View],
+        controls: dict[str, ipywidgets.Widget],
+        shown: list[list[ipywidgets.Widget]],
+        width: int = 700,
     ):
-        self.controls, self.still = controls, View(b"", "")
-        self.image = ipywidgets.Image(format="png", layout=ipywidgets.Layout(width=f"{width}px", max_width="100%"))
-        self.words, self.status = ipywidgets.HTML(), ipywidgets.Label("ready")
-        row = list(controls.values())
-        if play:
-            row.append(_player(controls[play], play))
-        self.box = ipywidgets.VBox([_row(row), self.status, self.image, self.words])
+        self.controls, self.width, self.still = controls, width, View(b"", "")
+        self.picture, self.status = ipywidgets.HTML(), ipywidgets.Label("ready")
+        self.box = ipywidgets.VBox([*map(row, shown), self.status, self.picture])
         self.latest = Latest(view, self._done, self._failed)
         for control in controls.values():
             control.observe(self.refresh, "value")
@@ -195,13 +219,12 @@ class Live:
 
     def _done(self, view: View) -> None:
         self.still = view
-        self.image.value, self.image.tooltip, self.words.value = view.png, view.alt, view.words
-        self.image.layout.display = ""
+        self.picture.value = as_html(view, self.width)
         self.status.value = "ready" if self.latest.waiting is None else "working …"
 
     def _failed(self, words: str) -> None:
         self.still = View(b"", words)
-        self.words.value, self.image.layout.display, self.status.value = words, "none", "ready"
+        self.picture.value, self.status.value = words, "ready"
 
     def explorer(self, text: str) -> Explorer:
         return Explorer(self.box, self.still, text)

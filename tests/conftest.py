@@ -47,8 +47,18 @@ def ring(ring_frame):
 def tiny() -> Config:
     """A configuration that trains in a fraction of a second."""
     return Config(
-        k_core=2, max_len=5, dim=16, hidden=32, gae_steps=20, timesteps=10, epochs=2, batch_size=64,
-        compensator_epochs=2, gae_pairs=0, aime_pairs=0, lr=3e-3,
+        k_core=2,
+        max_len=5,
+        dim=16,
+        hidden=32,
+        gae_steps=20,
+        timesteps=10,
+        epochs=2,
+        batch_size=64,
+        compensator_epochs=2,
+        gae_pairs=0,
+        aime_pairs=0,
+        lr=3e-3,
     )
 
 

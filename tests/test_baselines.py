@@ -70,10 +70,7 @@ def test_sequential_rules(case, window, symmetric):
                     rules[sequence[j], a] += 1 / (j - i)
     small = [share / (window + 1) for share in shares(dataset, training)]
     assert max(small) < 1 / window  # popularity alone never passes a rule that was seen once
-    expected = [
-        [rules[row[-1], item] + small[item] for item in range(dataset.n_items)]
-        for row in history.tolist()
-    ]
+    expected = [[rules[row[-1], item] + small[item] for item in range(dataset.n_items)] for row in history.tolist()]
     scores = SequentialRules(dataset, split, window, symmetric)(history)
     np.testing.assert_allclose(scores, expected, rtol=1e-12)
 
@@ -93,7 +90,10 @@ def test_all_of_them_have_a_name(ring):
     history = make_examples(dataset, split.test, 5).history
     found = baselines(dataset, split)
     assert list(found) == [
-        "popularity", "recency", "first-order transitions", "symmetric transitions",
+        "popularity",
+        "recency",
+        "first-order transitions",
+        "symmetric transitions",
         "sequential rules",
     ]
     tables = [scorer(history).numpy() for scorer in found.values()]

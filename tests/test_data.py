@@ -51,9 +51,7 @@ def test_csv_gz_parquet_and_folder_give_the_same_dataset(tmp_path, ring_frame):
     frame.to_parquet(tmp_path / "a.parquet")
     frame.to_csv(folder / "interactions.csv.gz", index=False)
     config = Config(k_core=2)
-    csv, *others = [
-        prepare(tmp_path / name, config)[0] for name in ("a.csv", "a.csv.gz", "a.parquet", "ring")
-    ]
+    csv, *others = [prepare(tmp_path / name, config)[0] for name in ("a.csv", "a.csv.gz", "a.parquet", "ring")]
     assert csv.n_users == 60 and csv.n_items == 30 and len(csv.items) == len(frame)
     for other in others:
         assert_same(csv, other)
@@ -72,22 +70,16 @@ def test_integer_ids_of_parquet_are_those_of_csv(tmp_path):
     frame = pd.DataFrame({"user_id": [1, 1, 2], "item_id": [10, 9, 9], "timestamp": [1, 2, 3]})
     frame.to_csv(tmp_path / "a.csv", index=False)
     frame.to_parquet(tmp_path / "a.parquet")
-    one, other = [
-        encode(load_interactions(tmp_path / name)[0]) for name in ("a.csv", "a.parquet")
-    ]
+    one, other = [encode(load_interactions(tmp_path / name)[0]) for name in ("a.csv", "a.parquet")]
     assert_same(one, other)
     assert one.item_ids.tolist() == ["10", "9"]
 
 
 def test_dates_and_unix_seconds_give_the_same_times(tmp_path):
     head = "user_id,item_id,timestamp\n"
-    (tmp_path / "dates.csv").write_text(
-        head + "u,a,2012-04-03 18:00\nu,b,2012-04-03T18:00:30Z\nu,c,2012-04-04\n"
-    )
+    (tmp_path / "dates.csv").write_text(head + "u,a,2012-04-03 18:00\nu,b,2012-04-03T18:00:30Z\nu,c,2012-04-04\n")
     (tmp_path / "seconds.csv").write_text(head + "u,a,1333476000\nu,b,1333476030\nu,c,1333497600\n")
-    dates, seconds = [
-        load_interactions(tmp_path / name)[0]["timestamp"] for name in ("dates.csv", "seconds.csv")
-    ]
+    dates, seconds = [load_interactions(tmp_path / name)[0]["timestamp"] for name in ("dates.csv", "seconds.csv")]
     assert dates.tolist() == seconds.tolist() == [1333476000, 1333476030, 1333497600]
 
 
@@ -132,9 +124,13 @@ def test_repeats(repeats, u, v):
 
 
 def test_sorted_by_time_and_stable_where_times_are_equal():
-    frame = pd.DataFrame({
-        "user_id": list("vuuuuuu"), "item_id": list("zfbaedc"), "timestamp": [0, 9, 5, 5, 5, 1, 5],
-    })
+    frame = pd.DataFrame(
+        {
+            "user_id": list("vuuuuuu"),
+            "item_id": list("zfbaedc"),
+            "timestamp": [0, 9, 5, 5, 5, 1, 5],
+        }
+    )
     found = filter_interactions(frame, 1)
     assert visits(found) == {"u": "dbaecf", "v": "z"}
     dataset = encode(found)
@@ -160,7 +156,11 @@ def test_statistics_by_hand():
     dataset = encode(frame_of({"u": "aab", "v": "c"}))
     # 4 records, 2 users, 3 items; the pairs are ua, ub, vc: 3 of 6
     assert dataset.statistics() == {
-        "records": 4, "users": 2, "items": 3, "average length": 2.0, "sparsity": 0.5,
+        "records": 4,
+        "users": 2,
+        "items": 3,
+        "average length": 2.0,
+        "sparsity": 0.5,
     }
 
 
@@ -182,9 +182,7 @@ def test_global_time_keeps_the_future_out(ring):
     split = global_time(dataset, 0.2, 0.1)
     times, starts = dataset.timestamps, dataset.offsets[:-1]
     first, second = np.quantile(times, [0.7, 0.9])
-    in_training = np.concatenate(
-        [np.arange(a, b) for a, b in zip(starts, split.train_end, strict=True)]
-    )
+    in_training = np.concatenate([np.arange(a, b) for a, b in zip(starts, split.train_end, strict=True)])
     assert (times[in_training] < first).all()
     assert len(in_training) == (times < first).sum()  # and nothing of the past is lost
     assert ((times[split.validation] >= first) & (times[split.validation] < second)).all()
@@ -196,9 +194,7 @@ def test_global_time_keeps_the_future_out(ring):
         assert (times[answers - 1] < cut).all()  # ... and is the first of its period
     assert set(split.test) != set(last_out.test)
     # the point of it: leave-last-out trains on interactions newer than some test answer
-    trained = np.concatenate(
-        [np.arange(a, b) for a, b in zip(starts, last_out.train_end, strict=True)]
-    )
+    trained = np.concatenate([np.arange(a, b) for a, b in zip(starts, last_out.train_end, strict=True)])
     assert times[trained].max() > times[last_out.test].min()
     assert times[in_training].max() < times[split.test].min()
 
@@ -217,7 +213,10 @@ def test_make_examples_by_hand():
     dataset = encode(frame_of({"u": "abcde", "v": "ed"}))
     examples = make_examples(dataset, np.array([1, 3, 4, 6]), max_len=3)
     assert examples.history.tolist() == [
-        [PAD, PAD, 0], [0, 1, 2], [1, 2, 3], [PAD, PAD, 4],  # the last is v's: no look at u's items
+        [PAD, PAD, 0],
+        [0, 1, 2],
+        [1, 2, 3],
+        [PAD, PAD, 4],  # the last is v's: no look at u's items
     ]
     assert examples.target.tolist() == [1, 3, 4, 3]
     assert examples.user.tolist() == [0, 0, 0, 1]
@@ -276,9 +275,7 @@ def test_damaged_gz(tmp_path, ring_frame, one_sentence, damage):
     middle = len(whole) // 2
     flipped = whole[:middle] + bytes(255 - b for b in whole[middle : middle + 40])
     path = tmp_path / "bad.csv.gz"
-    path.write_bytes(
-        {"truncated": whole[:middle], "not gzip": b"user_id", "flipped bytes": flipped}[damage]
-    )
+    path.write_bytes({"truncated": whole[:middle], "not gzip": b"user_id", "flipped bytes": flipped}[damage])
     one_sentence(lambda: load_interactions(path), "bad.csv.gz", "can't be read", "give CSV")
 
 

@@ -82,7 +82,9 @@ def test_trajectory_and_steps():
     assert is_png(plots.png(figure))
     rows = [
         {"part": "test", "method": "DAE4Rec", "S": s, "compensator": c, "HR@10": 0.1 * (1 + c)}
-        for s in (1, 10, "markov") for c in ((False,) if s == "markov" else (False, True)) for _ in range(3)
+        for s in (1, 10, "markov")
+        for c in ((False,) if s == "markov" else (False, True))
+        for _ in range(3)
     ]
     table = pd.DataFrame(rows)
     figure = plots.steps_figure(table, table.assign(seconds=1.0)[["S", "compensator", "seconds"]], marker=10)

@@ -68,10 +68,9 @@ def test_ties_equal_the_mean_over_all_tie_orders():
     for _ in range(12):
         scores = torch.randint(3, (6,), generator=generator)
         target = int(torch.randint(6, (1,), generator=generator))
-        ranks = np.array([
-            1 + sorted(range(6), key=lambda i: (-int(scores[i]), order[i])).index(target)
-            for order in orders
-        ])
+        ranks = np.array(
+            [1 + sorted(range(6), key=lambda i: (-int(scores[i]), order[i])).index(target) for order in orders]
+        )
         better, tied = rank_of(scores.unsqueeze(0).float(), torch.tensor([target]))
         for k in (1, 2, 3, 5):
             inside = ranks <= k

@@ -55,9 +55,7 @@ def test_a_tiny_fit_on_retailrocket(real_data, tmp_path):
     dataset = encode(filter_interactions(frame))
     some = frame[frame["user_id"].isin(dataset.user_ids[:400])]
     some.to_csv(tmp_path / "some.csv", index=False)
-    config = Config(
-        k_core=2, dim=16, hidden=32, timesteps=10, epochs=2, gae_steps=20, compensator_epochs=2
-    )
+    config = Config(k_core=2, dim=16, hidden=32, timesteps=10, epochs=2, gae_steps=20, compensator_epochs=2)
     dataset, split = prepare(tmp_path / "some.csv", config)
     assert dataset.n_users > 300
     recommender = fit(dataset, split, config, "cpu")

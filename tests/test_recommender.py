@@ -25,7 +25,8 @@ def folder(trained, tmp_path):
 def test_save_and_load_round_trip(trained, folder):
     loaded = Recommender.load(folder, "cpu")
     assert sorted(path.name for path in folder.iterdir()) == [
-        "recommender.json", "weights.safetensors",
+        "recommender.json",
+        "weights.safetensors",
     ]
     assert loaded.model.config == trained.model.config
     assert loaded.item_ids.tolist() == trained.item_ids.tolist()

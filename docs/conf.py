@@ -1,0 +1,40 @@
+"""The static edition: `make site` builds docs/_build/html from the executed notebooks, without a kernel or internet."""
+
+import shutil
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+project = "DAE4Rec: the paper you can run, see and move"
+copyright = "the authors of this repository, MIT"
+extensions = ["myst_nb"]
+source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
+root_doc = "docs/index"
+include_patterns = ["docs/*.md", "notebooks/*.ipynb", "README.md", "benchmarks/results.md", "results/README.md"]
+exclude_patterns = ["docs/_build", "docs/node_modules", ".venv", ".venv-peers", "**/.ipynb_checkpoints"]
+
+html_theme = "furo"
+html_title = "DAE4Rec"
+html_theme_options = {"source_repository": "", "sidebar_hide_name": False}
+html_show_sphinx = False
+html_copy_source = False
+html_show_search_summary = False  # it would fetch pages, which file:// forbids
+html_show_sourcelink = False
+
+nb_execution_mode = "off"  # the notebooks are committed executed, and strict nbval compares their outputs
+nb_merge_streams = True
+myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_heading_anchors = 3
+suppress_warnings = ["mystnb.mime_priority"]  # JSON beside the pictures of widgets
+
+# what the browser runs comes from docs/node_modules (see package.json), copied so that no request leaves the page
+vendor = HERE / "_build" / "vendor"
+vendor.mkdir(parents=True, exist_ok=True)
+dist = HERE / "node_modules/@jupyter-widgets/html-manager/dist"
+for path in (dist / "embed.js", *dist.glob("*.woff2"), HERE / "node_modules/mathjax/es5/tex-svg-full.js"):
+    shutil.copy(path, vendor)
+html_static_path = ["_static", "_build/vendor"]
+html_css_files = ["series.css"]
+html_js_files = ["mathjax-hub.js"]
+mathjax_path = "tex-svg-full.js"
+nb_ipywidgets_js = {"embed.js": {}}

@@ -1,0 +1,54 @@
+"""The demo under Voila: both explorers load and react, training can be started and stopped, bad input is a sentence."""
+
+import shutil
+
+import pytest
+from conftest import PICTURES, ROOT, free_port, pictures, serve, shot
+
+
+def voila(folder):
+    port = free_port()
+    command = ["voila", "demo.ipynb", "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1"]
+    yield from serve(command, f"http://127.0.0.1:{port}/", folder / "demo", JUPYTER_PATH=".")
+
+
+@pytest.fixture(scope="module")
+def demo(copy):
+    yield from voila(copy)
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_both_explorers_react(page, demo, width):
+    page.set_viewport_size({"width": width, "height": 1000})
+    page.goto(demo, timeout=90_000)
+    page.wait_for_function(f"() => {PICTURES}.length === 2", timeout=90_000)
+    S, delta = page.get_by_label("S", exact=True), page.get_by_label("δ", exact=True)
+    S.select_option("20")
+    page.wait_for_function(f"() => {PICTURES}[0].alt.includes('Step 20 of 20')")
+    page.get_by_label("noise x_T").fill("7")
+    page.get_by_label("noise x_T").press("Enter")
+    shot(page, f"demo_S_{width}")
+    delta.select_option("0")
+    page.wait_for_function(f"() => {PICTURES}[1].alt.includes('δ = 0:')")
+    delta.scroll_into_view_if_needed()
+    shot(page, f"demo_delta_{width}")
+    delta.select_option("1000")
+    alert = page.locator(".widget-html [role=alert]")
+    alert.wait_for()
+    assert "train it now" in alert.inner_text()
+    page.get_by_role("button", name="train this δ now").click()
+    page.wait_for_function("() => document.body.innerText.includes('diffusion:')", timeout=60_000)
+    page.get_by_role("button", name="stop", exact=True).click()
+    page.wait_for_function("() => document.body.innerText.includes('Stopped')", timeout=60_000)
+    assert len(pictures(page)) == 1
+
+
+def test_without_artifacts_there_is_a_sentence(page, tmp_path):
+    shutil.copytree(ROOT / "demo", tmp_path / "demo")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/town").symlink_to(ROOT / "data/town")
+    for address in voila(tmp_path):
+        page.goto(address, timeout=90_000)
+        page.locator(".widget-html [role=alert]").first.wait_for(timeout=90_000)
+        assert "make artifacts" in page.locator(".widget-html [role=alert]").first.inner_text()
+        shot(page, "demo_no_artifacts")
