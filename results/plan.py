@@ -27,6 +27,7 @@ PIECES = {
     "without ranking term": {"rank_weight": 0.0},
     "without sphere": {"geometry": "free"},
     "without returns": {"returns": False},
+    "without neighbours": {"neighbours": 0.0},
     "without positions": {"positions": False},
     "with AIME": {"delta": 10.0},
     "with half the width": {"dim": 64},
