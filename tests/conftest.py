@@ -91,3 +91,16 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data sets in {folder}")
     return folder
+
+
+@pytest.fixture
+def sweep_of_steps():
+    """A sweep over S with its times, as `make artifacts` writes them: (table, times)."""
+    settings = [(s, c) for s in (1, 10) for c in (False, True)] + [("markov", False)]
+    rows = [
+        {"part": "test", "method": "DAE4Rec", "S": s, "compensator": c, "HR@10": 0.1 * (1 + c)}
+        for s, c in settings
+        for _ in range(3)
+    ]
+    times = [{"S": s, "compensator": c, "seconds": 1.0, "users": 60} for s, c in settings]
+    return pd.DataFrame(rows), pd.DataFrame(times)

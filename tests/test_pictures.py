@@ -1,6 +1,7 @@
-"""Figures are drawn, the same each time; sliders hold their pictures and a still one; the builder is repeatable."""
+"""Figures are drawn, the same each time; the builder of notebooks is repeatable."""
 
 import importlib.util
+import io
 import json
 import re
 from pathlib import Path
@@ -8,10 +9,11 @@ from pathlib import Path
 import networkx as nx
 import numpy as np
 import pandas as pd
+import PIL.Image
 import pytest
 import torch
 
-from dae4rec_core import plots, widgets
+from dae4rec_core import plots
 from dae4rec_core.data import Dataset
 from dae4rec_core.graph import training_graph
 
@@ -74,34 +76,29 @@ def test_the_principal_plane_keeps_the_most_variance():
     assert torch.allclose(directions.T @ directions, torch.eye(2, dtype=torch.float64))
 
 
-def test_trajectory_and_steps():
-    generator = torch.Generator().manual_seed(0)
-    e = torch.randn(12, 4, generator=generator)
-    path = torch.randn(5, 4, generator=generator)
-    figure = plots.trajectory_figure(e, np.zeros(12, int), ["items"], path, path / 2, 3, at=2, compensated=e[0])
-    assert is_png(plots.png(figure))
-    rows = [
-        {"part": "test", "method": "DAE4Rec", "S": s, "compensator": c, "HR@10": 0.1 * (1 + c)}
-        for s in (1, 10, "markov")
-        for c in ((False,) if s == "markov" else (False, True))
-        for _ in range(3)
-    ]
-    table = pd.DataFrame(rows)
-    figure = plots.steps_figure(table, table.assign(seconds=1.0)[["S", "compensator", "seconds"]], marker=10)
+def test_the_steps_figure_names_its_lines(sweep_of_steps):
+    table, times = sweep_of_steps
+    figure = plots.steps_figure(table, times)
     texts = [t.get_text() for t in figure.axes[0].get_legend().get_texts()]
     assert set(texts) == {"without compensator", "with compensator", "Markov chain, T steps"}
     assert is_png(plots.png(figure))
 
 
-def test_a_slider_holds_its_pictures_and_a_still_one(monkeypatch, one_sentence):
-    shown = []
-    monkeypatch.setattr(widgets, "display", lambda bundle, **options: shown.append((bundle, options)))
-    pictures = [plots.png(plots.lines({"a": pd.Series([n, 1.0])}, "x", "y")) for n in (0.0, 1.0)]
-    widgets.picture_slider(pictures, [1, 10], "S", "two lines", start=1)
-    bundle, options = shown[0]
-    assert options["metadata"]["image/png"]["alt"] == "two lines" and bundle["text/plain"] == "slider S: 1, 10"
-    assert "application/vnd.jupyter.widget-view+json" in bundle
-    one_sentence(lambda: widgets.picture_slider(pictures, [1], "S", "x"), "2 pictures for 1 labels")
+def test_a_stage_keeps_its_fixed_part():
+    figure, axes = plots.mosaic("a", width=3, height=2, left=0.1, right=0.9)
+    axes["a"].set(xlim=(0, 1), ylim=(0, 1))
+    stage = plots.Stage(figure)
+    bare = stage.png([])
+    (line,) = axes["a"].plot([0, 1], [0, 1], color="black")
+    drawn = stage.png([line])
+    assert drawn != bare and stage.png([]) == bare and not axes["a"].lines
+    axes["a"].plot([0, 1], [0, 1], color="black")
+    whole = pixels(plots.png(figure)).astype(int)  # the same, drawn at once
+    assert np.abs(whole - pixels(drawn)).mean() < 0.5
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(PIL.Image.open(io.BytesIO(png)).convert("RGB"))
 
 
 def test_show_gives_the_picture_its_text(monkeypatch):

@@ -93,7 +93,8 @@ def milliseconds(page: Page, keys: list[str], n: int = 0) -> list[float]:
             const now = () => {PICTURES}[n]?.src, before = now();
             window.took = new Promise(done => window.addEventListener('keydown', () => {{
                 const start = performance.now();
-                const look = () => now() && now() !== before ? done(performance.now() - start) : requestAnimationFrame(look);
+                const look = () => now() && now() !== before
+                    ? done(performance.now() - start) : requestAnimationFrame(look);
                 look();
             }}, {{once: true, capture: true}}));
         }}""",
