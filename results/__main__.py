@@ -47,9 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
         if "tables" in options.what:
             grid.ceiling().to_csv(grid.FOLDER / "ceiling.csv", index=False, float_format="%.5g")
             runs = tables.gather()
-            (grid.FOLDER / "table.md").write_text(tables.as_text(runs))
+            tables.write_text(runs)
             found = tables.better_than(runs)
-            print(f"{tables.RUNS}, {tables.BETTER} written; {len(found)} comparisons.")
+            print(f"{grid.RUNS}, {tables.BETTER} written; {len(found)} comparisons.")
     except (FileNotFoundError, ValueError) as error:
         print(f"results: {error}", file=sys.stderr)
         return 2

@@ -2,7 +2,7 @@
 
 A `Unit` is one training of one method on one data set under one filter with one seed. Its figures go to
 results/cache/<key>.csv and the rank of every tested answer to <key>.npz, for the paired bootstrap. The cache is ignored
-by git; `tables.py` gathers it into the tidy files that are committed.
+by git; `tables.py` gathers it into the tidy files that are committed, from which a fresh clone goes on.
 """
 
 import json
@@ -33,6 +33,8 @@ from dae4rec_core.training import VALIDATION_USERS, fit, train_compensator, vali
 
 FOLDER = Path(__file__).parent
 CACHE = FOLDER / "cache"
+RUNS = FOLDER / "runs.csv"  # the figures of all finished runs
+RANKS = FOLDER / "ranks.parquet"  # of every test answer under every run of the main table
 PEERS = Path(".venv-peers/bin/python")
 REAL = ("gowalla", "retailrocket", "foursquare_us", "online_retail")
 FILTERS = {"raw": "keep", "first visits": "first_visits"}
@@ -74,10 +76,39 @@ class Unit:
         return zlib.crc32(json.dumps(parts, sort_keys=True).encode())
 
     @property
-    def done(self) -> bool:
+    def cached(self) -> bool:
         """Whether the cache holds this run, made with these settings."""
         path = CACHE / f"{self.key}.csv"
         return path.is_file() and pd.read_csv(path, nrows=1)["settings"][0] == self.settings
+
+    def recorded(self) -> pd.DataFrame:
+        """The rows of RUNS that hold this run, made with these settings."""
+        runs = committed(RUNS)
+        return runs[self.rows_in(runs, "study") & (runs["settings"] == self.settings)]
+
+    @property
+    def done(self) -> bool:
+        """Whether this run need not be made again: it is in the cache, or committed with all that the tables need."""
+        if self.cached or self.recorded().empty:
+            return self.cached
+        return self.study != "main" or bool(self.rows_in(committed(RANKS)).any())
+
+    def rows_in(self, table: pd.DataFrame, *more: str) -> pd.Series:
+        """Which rows of a table are of this data, filter, method and seed, and of the same `more`."""
+        same = pd.Series(True, table.index)
+        for name in ("data", "filter", "method", "seed", *more):
+            same &= table[name] == getattr(self, name)
+        return same
+
+
+@lru_cache(maxsize=2)
+def committed(path: Path) -> pd.DataFrame:
+    """RUNS or RANKS as this clone has it; empty columns where it has none."""
+    if not path.is_file():
+        return pd.DataFrame({name: [] for name in ("study", "data", "filter", "method", "variant", "seed", "settings")})
+    if path.suffix == ".csv":
+        return pd.read_csv(path, keep_default_na=False, na_values=[""])
+    return pd.read_parquet(path)
 
 
 def run(unit: Unit, folder: Path, epochs: int | None = None) -> pd.DataFrame:

@@ -17,11 +17,13 @@ def check_possible(possible):
         assert possible(*hits, *gain) is True, (
             f"users with the answers at ranks {ranks} exist, so their row is possible."
         )
-        for wrong, why in ((-0.001, "too little for"), (0.5, "more than")):
-            row = (*hits, gain[0], gain[1] + wrong)
+        between = hits[1] - hits[0]  # all of them at rank 20 add least to NDCG, all at rank 11 most
+        least, most = between / math.log2(21), between / math.log2(12)
+        for change, why in ((least - 0.001, "too little"), (most + 0.001, "too much")):
+            row = (*hits, gain[0], gain[0] + change)
             assert possible(*row) is False, (
                 f"HR {hits[0]:.2f}, {hits[1]:.2f} and NDCG {row[2]:.3f}, {row[3]:.3f}: "
-                f"NDCG grows by {row[3] - row[2]:.3f}, {why} the hits between rank 11 and 20."
+                f"NDCG grows by {change:.3f}, {why} for the hits between rank 11 and 20."
             )
 
 
