@@ -166,8 +166,9 @@ PRESETS = {
         returns=True,
         neighbours=1.0,
         delta=0.0,
-        dropout=0.5,
-        lr_embedding=1e-3,
+        max_len=50,
+        dropout=0.3,
+        lr=2e-3,
     ),
     "dreamrec": Config(
         delta=0.0,

@@ -109,7 +109,7 @@ SLIDER = {"width": "320px", "max_width": "90%"}
 
 def _short(name: str, labels: list[str]) -> dict:
     """Room for a label and the longest value."""
-    return {"width": f"{128 + 9 * max(map(len, labels))}px", "max_width": "95%"}
+    return {"width": f"{142 + 9 * max(map(len, labels))}px", "max_width": "95%"}
 
 
 def compact(png: bytes) -> bytes:

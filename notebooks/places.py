@@ -30,6 +30,7 @@ if importlib.util.find_spec("dae4rec_core") is None:
         os.chdir("series/notebooks")
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", ".."], check=True)"""
 TAG = "setup"
+TAGS = [TAG, "hide-input"]  # the static edition folds the cell
 BADGES = re.compile(r"<!-- badges -->.*?<!-- end of badges -->", re.S)
 
 
@@ -38,7 +39,7 @@ def with_setup_cell(notebook: dict, stem: str, repository: str) -> dict:
     cells = [cell for cell in notebook["cells"] if TAG not in cell["metadata"].get("tags", [])]
     place = next(n for n, cell in enumerate(cells) if cell["cell_type"] == "code")
     source = CELL.format(repository=repository).splitlines(keepends=True)
-    setup = {"cell_type": "code", "execution_count": 1, "metadata": {"tags": [TAG]}, "outputs": [], "source": source}
+    setup = {"cell_type": "code", "execution_count": 1, "metadata": {"tags": TAGS}, "outputs": [], "source": source}
     cells.insert(place, setup)
     count = 0
     for number, cell in enumerate(cells):

@@ -3,6 +3,7 @@
 Oracles: scipy's paired t-test, a loop, and results/runs.csv itself for the row that is run again.
 """
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +184,29 @@ def test_a_missing_environment_of_the_peers_is_one_sentence(ring, tmp_path, monk
     monkeypatch.setattr(grid, "load", lambda *_: ring)
     unit = grid.Unit("test", "ring", "raw", "SASRec", 0, changes={"max_len": 5})
     one_sentence(lambda: grid.run(unit, tmp_path), "make peers")
+
+
+def test_a_fresh_clone_goes_on_from_what_is_committed(tmp_path, monkeypatch, ring):
+    for name, path in (("CACHE", "cache"), ("RUNS", "runs.csv"), ("RANKS", "ranks.parquet")):
+        monkeypatch.setattr(grid, name, tmp_path / path)
+    monkeypatch.setattr(grid, "load", lambda *_: ring)
+    unit = grid.Unit("main", "ring", "raw", "baselines", 0)
+    monkeypatch.setattr(tables, "units", lambda: [unit])
+    with pytest.raises(FileNotFoundError, match="no finished runs"):
+        tables.gather()
+    grid.run(unit, tmp_path)
+    first, ranks = tables.gather(), pd.read_parquet(grid.RANKS)
+    for variant, hits in first[first["part"] == "test"].set_index("variant")["HR@10"].items():
+        mine = ranks[ranks["variant"] == variant]
+        assert tables.per_user(mine, ring[0].n_items)["HR@10"].mean() == pytest.approx(hits, abs=1e-5)
+
+    shutil.rmtree(grid.CACHE)
+    assert unit.done and not unit.cached
+    pd.testing.assert_frame_equal(tables.gather(), first, rtol=1e-4)
+    pd.testing.assert_frame_equal(pd.read_parquet(grid.RANKS), ranks)
+    grid.RANKS.unlink()
+    grid.committed.cache_clear()
+    assert not unit.done  # the bootstrap needs the ranks
 
 
 def test_a_run_with_other_settings_is_not_done(tmp_path, monkeypatch, ring):

@@ -163,9 +163,8 @@ def open_and_run(page: Page, lab: str, name: str) -> None:
     cells = "[...document.querySelectorAll('.jp-NotebookPanel .jp-CodeCell .jp-InputPrompt')]"
     prompts = f"() => {cells}.map(e => e.innerText.trim())"
     for _ in range(20):  # a run that comes before the kernel's socket is up is lost
-        page.get_by_role("menuitem", name="Kernel", exact=True).click()
-        page.get_by_text("Restart Kernel and Run All Cells…", exact=True).click()
-        page.locator(".jp-Dialog button.jp-mod-accept").click()
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_text("Run All Cells", exact=True).click()
         try:
             page.wait_for_function(f"() => ({prompts})().includes('[*]:')", timeout=5_000)
             break
