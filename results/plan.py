@@ -31,6 +31,7 @@ PIECES = {
     "without positions": {"positions": False},
     "with AIME": {"delta": 10.0},
     "with half the width": {"dim": 64},
+    "with its first settings": {"max_len": 20, "dropout": 0.5, "lr": 1e-3, "lr_embedding": 1e-3},
 }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from dae4rec_core.data import make_examples
+from dae4rec_core.data import Examples, make_examples
 from dae4rec_core.recommender import Recommender
 from dae4rec_core.schedule import add_noise
 from dae4rec_core.training import fit
@@ -30,9 +30,10 @@ def write(folder: Path) -> pd.DataFrame:
         z_star = grid.pretrained(DATA, FILTER, dataset, split, config) if config.delta else torch.empty(0)
         recommender = fit(dataset, split, config, z_star=z_star)
         examples = make_examples(dataset, split.validation, config.max_len).select(slice(None, USERS))
-        rows += [
-            {"model": name, "what": what, "x": x, "value": value} for what, x, value in measure(recommender, examples)
-        ]
+        trained_on = make_examples(dataset, split.training_targets(dataset), config.max_len)
+        trained_on = trained_on.select(slice(None, None, max(1, len(trained_on) // USERS)))
+        found = measure(recommender, examples) + last_step(recommender, trained_on, examples)
+        rows += [{"model": name, "what": what, "x": x, "value": value} for what, x, value in found]
     table = pd.DataFrame(rows)
     table.to_csv(grid.FOLDER / "understand.csv", index=False, float_format="%.5g")
     return table
@@ -77,4 +78,22 @@ def measure(recommender: Recommender, examples) -> list[tuple[str, float, float]
     items = model.clean(torch.arange(model.n_items, device=model.device))
     nearest = torch.cdist(items, items).fill_diagonal_(torch.inf).amin(1).median()
     found.append(("width", 0, ((e0 - mean).square().sum(1).mean().sqrt() / nearest).item()))
+    return found
+
+
+@torch.no_grad()
+def last_step(recommender: Recommender, trained_on: Examples, examples: Examples) -> list[tuple[str, float, float]]:
+    """Squared error of the sampled e^0 over the variance of e^0, on training histories (x = 0) and on others (x = 1).
+
+    The compensator learns from e^{tau_1} of training users, where f knows the answers already; the gap between the two
+    is what it can't see.
+    """
+    found = []
+    for x, chosen in enumerate((trained_on, examples)):
+        e0 = recommender.model.clean(chosen.target.to(recommender.model.device))
+        spread = (e0 - e0.mean(0)).square().sum(1).mean()
+        for what, compensate in (("last step", False), ("last step, compensated", True)):
+            noise = torch.Generator().manual_seed(0)
+            sampled = recommender.generate(chosen.history, grid.S, compensate, generator=noise)
+            found.append((what, float(x), ((e0 - sampled).square().sum(1).mean() / spread).item()))
     return found

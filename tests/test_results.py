@@ -161,6 +161,22 @@ def test_a_look_inside_a_model(ring, trained):
     assert found.query("what == 'decided by h'")["value"].between(-0.2, 1).all()
 
 
+def test_the_error_of_the_last_step(ring, trained, monkeypatch):
+    dataset, split = ring
+    [S] = trained.compensators
+    monkeypatch.setattr(grid, "S", S)
+    one = make_examples(dataset, split.test, trained.model.config.max_len)
+    found = understand.last_step(trained, one.select(slice(0, 2)), one)
+    assert [(what, x) for what, x, _ in found] == [
+        (what, x) for x in (0, 1) for what in ("last step", "last step, compensated")
+    ]
+    e0 = trained.model.embedding.weight.detach()[one.target].numpy().astype(float)
+    x_T = torch.randn(len(one), trained.model.config.dim, generator=torch.Generator().manual_seed(0))
+    sampled = trained.generate(one.history, S, compensate=True, x_T=x_T).numpy()
+    by_hand = ((e0 - sampled) ** 2).sum() / ((e0 - e0.mean(0)) ** 2).sum()
+    assert found[-1][2] == pytest.approx(by_hand, rel=1e-4)
+
+
 def test_a_search_resumes_and_logs_its_trials(ring, tmp_path, monkeypatch):
     monkeypatch.setattr(grid, "CACHE", tmp_path)
     monkeypatch.setattr(grid, "validation_figure", lambda unit, _: {"HR@10": 0.5, "NDCG@10": unit.changes["lr"]})
