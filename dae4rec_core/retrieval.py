@@ -15,6 +15,7 @@ from dae4rec_core.data import PAD
 
 BLOCK = 16_384  # items scored at once: at 1,024 users, 64 MB
 USERS = 1024  # users whose top-k is sought at once
+TILE = 64  # a multiple of the widths in which processors take the columns of a product
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,11 @@ def score_blocks(queries: Tensor, items: Tensor, block: int = BLOCK) -> Iterator
     count = math.ceil(len(items) / block)
     size = math.ceil(len(items) / count)
     for first in range(0, len(items), size):
-        # products of different shapes may round differently, so the last block starts early enough to be a whole one
+        # products of different shapes may round differently, so the last block starts early enough to be a whole one;
+        # so may the columns of an incomplete tile, so the block is filled up with zeros
         start = min(first, len(items) - size)
-        yield first, F.linear(queries, items[start : start + size])[:users, first - start :]
+        whole = F.pad(items[start : start + size], (0, 0, 0, -size % TILE))
+        yield first, F.linear(queries, whole)[:users, first - start : size]
 
 
 def compare(scores: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
