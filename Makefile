@@ -5,11 +5,13 @@ REAL ?= ../shared/data
 BIN := .venv/bin
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root) # containers often run as root, which Jupyter refuses by itself
+export OMP_WAIT_POLICY ?= PASSIVE # threads that wait without spinning, see benchmarks/busy.py
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help lab test run artifacts notebooks town benchmark peers results site demo test-browser
+.PHONY: help lab check test run artifacts notebooks town benchmark peers results site demo test-browser
 help:
 	@echo "make lab        install into .venv and open JupyterLab on the first notebook"
+	@echo "make check      ruff, mypy and the quick unit tests, in under a minute"
 	@echo "make test       install into .venv and run unit tests and strict nbval over every notebook"
 	@echo "make run        train from nothing to a results table; DATA=path for your own data, ARGS='--epochs 5' for options"
 	@echo "make artifacts  make the checkpoint and sweeps that the notebooks load (DATA=path for your own)"
@@ -32,6 +34,12 @@ help:
 lab: .venv/installed
 	@echo "Opening JupyterLab on notebooks/00_start_here.ipynb"
 	$(BIN)/jupyter lab $(AS_ROOT) notebooks/00_start_here.ipynb
+
+check: .venv/installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -o addopts="" -q -m "not slow and not real_data" --ignore=tests/browser tests
 
 test: .venv/installed
 	@echo "Running unit tests and every notebook, comparing all outputs"

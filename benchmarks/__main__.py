@@ -26,7 +26,7 @@ def main() -> None:
         rows += found
     table = pd.DataFrame(rows)
     table.to_csv(f"{options.out}.csv", index=False, float_format="%.4g")
-    Path(f"{options.out}.md").write_text(as_text(table))
+    Path(f"{options.out}.md").write_text(as_text(table), encoding="utf-8")
 
 
 def number(value: float) -> str:
@@ -45,7 +45,8 @@ def as_text(table: pd.DataFrame) -> str:
     for part, rows in table.groupby("part", sort=False):
         lines += [f"## {part}", "", "| setting | what | figure | unit |", "|---|---|---|---|"]
         lines += [
-            f"| {cell(r.setting)} | {cell(r.what)} | {number(r.figure)} | {r.unit} |" for r in rows.itertuples()
+            f"| {cell(r['setting'])} | {cell(r['what'])} | {number(r['figure'])} | {r['unit']} |"
+            for r in rows.to_dict("records")
         ] + [""]
     return "\n".join(lines)
 

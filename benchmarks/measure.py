@@ -7,7 +7,9 @@ import platform
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 import psutil
@@ -19,7 +21,7 @@ def seconds(call: Callable[[], object], repeats: int = 3) -> float:
     return statistics.median(_times(call, repeats))
 
 
-def _times(call, repeats) -> list[float]:
+def _times(call: Callable[[], object], repeats: int) -> list[float]:
     times = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
@@ -30,12 +32,12 @@ def _times(call, repeats) -> list[float]:
     return times[1:]
 
 
-def slope(sizes: list[float], times: list[float]) -> float:
+def slope(sizes: Sequence[float], times: Sequence[float]) -> float:
     """Growth as an exponent: the slope of log(time) over log(size), least squares."""
     return float(np.polyfit(np.log(sizes), np.log(times), 1)[0])
 
 
-def in_own_process(function: Callable[..., dict], *arguments) -> dict:
+def in_own_process(function: Callable[..., dict], *arguments: Any) -> dict:
     """Run function(*arguments) in a fresh process and return its dictionary, so that peaks of memory don't mix."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -52,8 +54,8 @@ def in_own_process(function: Callable[..., dict], *arguments) -> dict:
     return found
 
 
-def _report(sender, function, arguments) -> None:
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count())))
+def _report(sender: Connection, function: Callable[..., dict], arguments: tuple) -> None:
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     sender.send_bytes(json.dumps(function(*arguments)).encode())
 
 
@@ -68,7 +70,7 @@ def peak_mib(call: Callable[[], object]) -> float:
     process, done = psutil.Process(), threading.Event()
     before = peak = process.memory_info().rss
 
-    def watch():
+    def watch() -> None:
         nonlocal peak
         while not done.wait(0.001):
             peak = max(peak, process.memory_info().rss)
@@ -86,7 +88,7 @@ def machine() -> dict[str, str]:
     """What the figures belong to."""
     chip = platform.processor() or platform.machine()
     try:
-        with open("/proc/cpuinfo") as file:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
             chip = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         pass

@@ -1,20 +1,29 @@
 """Eq. 9 and Eq. 10 over all pairs: the dense reference, the tiles, the bare products and the sampled estimate."""
 
+from collections.abc import Callable, Sequence
+
 import psutil
 import torch
+from torch import Tensor
 
 from benchmarks.measure import in_own_process, peak_mib, seconds, slope
 from dae4rec_core.config import choose_device
-from dae4rec_core.graph import ItemGraph, adjacency
-from dae4rec_core.losses import aime_loss, gae_loss
-from dae4rec_core.pairwise import _upper_tiles, reconstruction_loss, similarity_loss
+from dae4rec_core.method.graph import ItemGraph, adjacency
+from dae4rec_core.method.losses import aime_loss, gae_loss
+from dae4rec_core.method.pairwise import (
+    reconstruction_loss,
+    similarity_loss,
+    upper_tiles,
+)
+
+Loss = Callable[[], Tensor]
 
 SIZES = (2_000, 8_000, 33_278)
 DIM, DEGREE, WEIGHT, BUDGET = 64, 18, 500.0, 2**20  # about 18 neighbours an item, as in Table 2's data
 FLOAT64_MATRICES, FLOAT32_MATRICES = 6, 6  # |V| x |V| matrices that the dense loss and its gradient hold at once
 
 
-def inputs(n: int, dtype=torch.float32, dim: int = DIM):
+def inputs(n: int, dtype: torch.dtype = torch.float32, dim: int = DIM) -> tuple[Tensor, Tensor, Tensor]:
     """Embeddings, a target and a random graph of n items, the same at every call."""
     generator, device = torch.Generator().manual_seed(0), choose_device()
     x = 0.2 * torch.randn(n, dim, generator=generator, dtype=torch.float64)
@@ -24,7 +33,9 @@ def inputs(n: int, dtype=torch.float32, dim: int = DIM):
     return x.to(device, dtype).requires_grad_(), y.to(device, dtype), a.to(device)
 
 
-def losses(n: int, how: str, dtype=torch.float32, precision: str = "float32", dim: int = DIM):
+def losses(
+    n: int, how: str, dtype: torch.dtype = torch.float32, precision: str = "float32", dim: int = DIM
+) -> tuple[Tensor, dict[str, Loss]]:
     """(x, {equation: a call that returns its loss}) for how = "dense", "tiled" or "sampled"."""
     x, y, a = inputs(n, dtype, dim)
     if how == "dense":
@@ -37,10 +48,11 @@ def losses(n: int, how: str, dtype=torch.float32, precision: str = "float32", di
     }
 
 
-def value_and_gradient(x, call):
+def value_and_gradient(x: Tensor, call: Loss) -> tuple[float, Tensor]:
     x.grad = None
     value = call()
     value.backward()
+    assert x.grad is not None
     return value.item(), x.grad
 
 
@@ -57,7 +69,7 @@ def bare_products(n: int, equation: str) -> dict:
     """The matrix products of the tiles and nothing else: logits, the target's for Eq. 10, and both gradients."""
     x, y, _ = inputs(n)
     x = x.detach()
-    tiles = _upper_tiles(n, 8192 if x.is_cuda else 1024)
+    tiles = upper_tiles(n, 8192 if x.is_cuda else 1024)
 
     def products():
         for rows, columns, _ in tiles:
@@ -95,9 +107,9 @@ def spread(n: int, equation: str, draws: int = 20) -> dict:
     return {"loss": values.std().item() / value, "gradient": sum(away) / draws}
 
 
-def table(sizes=SIZES) -> list[dict]:
+def table(sizes: Sequence[int] = SIZES) -> list[dict]:
     """Rows: what, setting, figure, unit."""
-    rows = []
+    rows: list[dict] = []
     for equation in ("Eq. 9", "Eq. 10"):
         times = []
         for n in sizes:
@@ -143,7 +155,7 @@ def table(sizes=SIZES) -> list[dict]:
     return rows
 
 
-def _adder(rows: list[dict], setting: str):
+def _adder(rows: list[dict], setting: str) -> Callable[[str, float, str], None]:
     return lambda what, figure, unit: rows.append(
         {"part": "pairs", "setting": setting, "what": what, "figure": figure, "unit": unit}
     )

@@ -1,11 +1,14 @@
 """Exact top-k by blocks against FAISS, on made-up clustered embeddings: python benchmarks/retrieval.py"""
 
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
+from dae4rec_core.method.model import Query
 from dae4rec_core.retrieval import ItemIndex, recall, top_items
 
 
@@ -13,10 +16,10 @@ def clustered(items: int, dim: int, users: int, seed: int = 0) -> tuple[Tensor, 
     """Item embeddings (items, dim) in clusters of about 200, of uneven norm, and queries (users, dim) near items."""
     generator = torch.Generator().manual_seed(seed)
 
-    def normal(*shape):
+    def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
 
-    def draw(n, size):
+    def draw(n: int, size: int) -> Tensor:
         return torch.randint(n, (size,), generator=generator)
 
     centres = normal(max(items // 200, 1), dim)
@@ -32,22 +35,23 @@ def retrieval_table(items: int, dim: int, users: int, k: int, probes: tuple[int,
     recall (against the exact search). torch's number of threads holds for both.
     """
     vectors, queries = clustered(items, dim, users)
+    query = Query(queries)
 
-    def timed(call):
+    def timed(call: Callable[[], Any]) -> tuple[Any, float]:
         start = time.perf_counter()
         result = call()
         return result, time.perf_counter() - start
 
-    def row(method, build, size, seconds, found):
+    def row(method: str, build: float, size: float, seconds: float, found: Tensor) -> dict:
         figures = {"build_s": build, "index_MB": size, "users_per_s": users / seconds, "recall": recall(found, exact)}
         return {"method": method, "items": items, "dim": dim, **figures}
 
-    (_, exact), seconds = timed(lambda: top_items(queries, vectors, k))
+    (_, exact), seconds = timed(lambda: top_items(query, vectors, k))
     rows = [row("exact, by blocks", 0.0, 0.0, seconds, exact)]
     index, build = timed(lambda: ItemIndex(vectors))
     for number in probes:
         index.ivf.nprobe = number
-        (_, found), seconds = timed(lambda: index.search(queries, k))
+        (_, found), seconds = timed(lambda: index.search(query, k))
         rows.append(row(f"FAISS, {number} probes", build, index.megabytes, seconds, found))
     return pd.DataFrame(rows)
 

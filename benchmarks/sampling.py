@@ -1,24 +1,26 @@
 """Recommending: users a second by S, with and without compensator, and how the time grows."""
 
+from collections.abc import Sequence
+
 import torch
 
 from benchmarks.measure import seconds, slope
-from dae4rec_core.compensator import Compensator
 from dae4rec_core.config import Config, choose_device
-from dae4rec_core.model import DAE4Rec
+from dae4rec_core.method.compensator import Compensator
+from dae4rec_core.method.model import DAE4Rec
 from dae4rec_core.recommender import Recommender
 
 ITEMS, USERS, TIMESTEPS = 33_278, 1_000, 200
 STEPS = (1, 2, 10, 50, TIMESTEPS // 2, TIMESTEPS)
 
 
-def untrained(n_items: int, dim: int = 64, steps=STEPS) -> Recommender:
+def untrained(n_items: int, dim: int = 64, steps: Sequence[int] = STEPS) -> Recommender:
     """The time doesn't depend on what was learned."""
     torch.manual_seed(0)
-    config, device = Config(dim=dim, hidden=2 * dim, timesteps=TIMESTEPS), choose_device()
+    config, device = Config().replace(dim=dim, hidden=2 * dim, timesteps=TIMESTEPS, dropout=0.0), choose_device()
     recommender = Recommender(DAE4Rec(n_items, config).to(device), [str(i) for i in range(n_items)])
     for s in steps:
-        recommender.compensators[s] = Compensator(dim, 2 * dim, 0.0).to(device)
+        recommender.compensators[s] = Compensator(config.model).to(device)
     return recommender
 
 
@@ -27,7 +29,7 @@ def histories(n_items: int, users: int) -> list[list[str]]:
     return [[str(i) for i in row] for row in items.tolist()]
 
 
-def time_of(n_items=ITEMS, users=USERS, dim=64, steps=10, compensate=True) -> float:
+def time_of(n_items: int = ITEMS, users: int = USERS, dim: int = 64, steps: int = 10, compensate: bool = True) -> float:
     """Seconds for ten recommendations to each user, from item ids to item ids."""
     recommender, known = untrained(n_items, dim, (steps,)), histories(n_items, users)
     return seconds(lambda: recommender.recommend_many(known, 10, steps, compensate))
@@ -35,9 +37,9 @@ def time_of(n_items=ITEMS, users=USERS, dim=64, steps=10, compensate=True) -> fl
 
 def table() -> list[dict]:
     """Rows: what, setting, figure, unit."""
-    rows = []
+    rows: list[dict] = []
 
-    def add(setting, what, figure, unit):
+    def add(setting: str, what: str, figure: float, unit: str) -> None:
         rows.append({"part": "sampling", "setting": setting, "what": what, "figure": figure, "unit": unit})
 
     by_steps = {}

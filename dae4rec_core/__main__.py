@@ -1,23 +1,26 @@
 """The command line: python -m dae4rec_core run | fit | evaluate | recommend | sweep | artifacts | data | town."""
 
 import argparse
-import dataclasses
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from dae4rec_core.artifacts import ARTIFACTS, make_artifacts
-from dae4rec_core.config import PRESETS, Config
-from dae4rec_core.data import load_interactions, prepare
-from dae4rec_core.evaluation import baseline_rows, ceiling_rows, model_rows, summary, sweep, tidy
+from dae4rec_core import checkpoint
+from dae4rec_core.config import FIELDS, PRESETS, Config, kind_of
+from dae4rec_core.data.dataset import Dataset, Split, prepare
+from dae4rec_core.data.files import load_interactions
+from dae4rec_core.data.sources import SOURCES, beside_table_2, compare_filters, convert
+from dae4rec_core.data.town import write_town
 from dae4rec_core.events import ProgressBar
+from dae4rec_core.experiments.artifacts import ARTIFACTS, make_artifacts
+from dae4rec_core.experiments.evaluation import baseline_rows, ceiling_rows, model_rows, summary, sweep, tidy
 from dae4rec_core.ranking import METRICS
-from dae4rec_core.recommender import Recommender
-from dae4rec_core.sources import SOURCES, beside_table_2, compare_filters, convert
-from dae4rec_core.town import write_town
 from dae4rec_core.training import fit
+from dae4rec_core.views.plots import write_overview
 
 DATA_HELP = "CSV, CSV.GZ or Parquet with user_id, item_id, timestamp; or a folder with interactions.csv[.gz]"
 
@@ -26,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; bad input ends with one sentence on stderr and exit status 2."""
     options = build_parser().parse_args(arguments)
     if int(os.environ.get("RANK", 0)) > 0:  # torchrun starts one of these for each process; the first one speaks
-        sys.stdout = sys.stderr = open(os.devnull, "w")
+        sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")
     try:
         options.command(options)
     except (ValueError, FileNotFoundError) as error:
@@ -42,7 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name, function, help, data=True, config=True):
+    def command(
+        name: str, function: Callable[[argparse.Namespace], None], help: str, data: bool = True, config: bool = True
+    ) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help, description=help)
         sub.set_defaults(command=function)
         if data:
@@ -109,18 +114,35 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     """One option a field of Config, with its explanation; those not given keep the preset's value."""
     group = parser.add_argument_group("configuration")
     group.add_argument(
-        "--preset", choices=PRESETS, default="paper", help="a named configuration to start from (default: paper)"
+        "--preset",
+        choices=PRESETS,
+        default="reference",
+        help="a named configuration to start from (default: reference)",
     )
-    for field in dataclasses.fields(Config):
-        kind = field.type if field.type is not bool else true_or_false
+    defaults = Config().flat()
+    for name, (_, item) in FIELDS.items():
+        kind, optional = kind_of(item)
+        default = "none" if defaults[name] is None else defaults[name]
         group.add_argument(
-            f"--{field.name.replace('_', '-')}",
-            type=kind,
+            f"--{name.replace('_', '-')}",
+            type=_reader(kind, optional),
             default=argparse.SUPPRESS,
-            dest=field.name,
-            metavar=field.type.__name__.upper(),
-            help=f"{field.metadata['help']} (default: {field.default})".replace("%", "%%"),
+            dest=name,
+            metavar=kind.__name__.upper(),
+            help=f"{item.metadata['help']} (default: {default})".replace("%", "%%"),
         )
+
+
+def _reader(kind: type, optional: bool) -> Callable[[str], Any]:
+    """How an option's text is read: "none" is None where that is allowed."""
+
+    def read(text: str) -> Any:
+        if optional and text.lower() == "none":
+            return None
+        return true_or_false(text) if kind is bool else kind(text)
+
+    read.__name__ = kind.__name__  # argparse names it when the text can't be read
+    return read
 
 
 def true_or_false(text: str) -> bool:
@@ -129,43 +151,48 @@ def true_or_false(text: str) -> bool:
     return text.lower() == "true"
 
 
-def config_of(options) -> Config:
-    given = {field.name for field in dataclasses.fields(Config)} & set(vars(options))
-    return PRESETS[options.preset].replace(**{name: getattr(options, name) for name in given})
+def config_of(options: argparse.Namespace) -> Config:
+    given = {name: value for name, value in vars(options).items() if name in FIELDS}
+    return PRESETS[options.preset].replace(**given)
 
 
-def run(options) -> None:
+def run(options: argparse.Namespace) -> None:
     config = config_of(options)
     dataset, split = prepare(options.data, config)
     print(describe(dataset, split))
     recommender = fit(dataset, split, config, options.device, [ProgressBar()])
-    recommender.save(options.out, data=dataset.name)
-    rows = [*baseline_rows(dataset, split, config), *ceiling_rows(options.data, dataset, split)]
-    rows += model_rows(recommender, dataset, split, [config.sampling_steps], callbacks=[ProgressBar()])
-    print(f"\nTest ({config.split}): each answer is ranked among all {dataset.n_items} items, none filtered\n")
+    checkpoint.save(recommender, options.out, data=dataset.name)
+    rows = [*baseline_rows(dataset, split, config), *ceiling_rows(options.data, dataset, split, config)]
+    rows += model_rows(recommender, dataset, split, [config.sampling_steps])
+    seen = "seen items left out" if config.data.repeats == "first_visits" else "seen items included"
+    print(f"\nTest ({config.data.split}): each answer is ranked among all {dataset.n_items} items, {seen}\n")
     print(table_text(tidy(rows, dataset.name)))
     print(f"\nRecommendations for ten users (checkpoint in {options.out})")
+    index = {item: n for n, item in enumerate(dataset.item_ids)}
     for user in range(0, dataset.n_users, max(1, dataset.n_users // 10))[:10]:
         history, answer = dataset.sequence(user)[:-1], dataset.sequence(user)[-1]
-        found = recommender.recommend(dataset.item_ids[history].tolist(), k=5)
-        names = [dataset.label(dataset.item_ids.tolist().index(item)) for item in found["item_id"]]
+        if len(history) == 0:
+            continue
+        compensate = config.sampling_steps in recommender.compensators
+        found = recommender.recommend(dataset.item_ids[history].tolist(), k=5, compensate=compensate)
         print(f"\n  user {dataset.user_ids[user]}, after {', '.join(dataset.label(i) for i in history[-3:])}")
-        for name in names:
-            print(f"    {'->' if name == dataset.label(answer) else '  '} {name}")
+        for item in found["item_id"]:
+            print(f"    {'->' if index[item] == answer else '  '} {dataset.label(index[item])}")
         print(f"       really next: {dataset.label(answer)}")
 
 
-def fit_command(options) -> None:
+def fit_command(options: argparse.Namespace) -> None:
     config = config_of(options)
     dataset, split = prepare(options.data, config)
     print(describe(dataset, split))
     state = Path(options.out) / "state"
-    fit(dataset, split, config, options.device, [ProgressBar()], state).save(options.out, data=dataset.name)
+    recommender = fit(dataset, split, config, options.device, [ProgressBar()], state)
+    checkpoint.save(recommender, options.out, data=dataset.name)
     print(f"Checkpoint written to {options.out}.")
 
 
-def evaluate_command(options) -> None:
-    recommender = Recommender.load(options.checkpoint)
+def evaluate_command(options: argparse.Namespace) -> None:
+    recommender = checkpoint.load(options.checkpoint)
     config = recommender.model.config
     dataset, split = prepare(options.data, config)
     if [str(item) for item in dataset.item_ids] != recommender.item_ids.tolist():
@@ -173,14 +200,20 @@ def evaluate_command(options) -> None:
             f"{options.data} and the checkpoint in {options.checkpoint} have different catalogues; "
             "give the data that it was trained on."
         )
-    steps = options.S or sorted(recommender.compensators)
+    steps = options.S or sorted(recommender.compensators) or [config.sampling_steps]
     rows = list(baseline_rows(dataset, split, config))
-    rows += model_rows(recommender, dataset, split, steps, markov=options.markov, callbacks=[ProgressBar()])
+    rows += model_rows(recommender, dataset, split, steps, markov=options.markov)
     print(table_text(tidy(rows, dataset.name)))
+    without = [s for s in steps if s not in recommender.compensators]
+    if without:
+        print(
+            f"No compensator was trained for S = {', '.join(map(str, without))}: measured with the denoiser's last "
+            "step alone. `sweep` trains one for each S."
+        )
 
 
-def recommend_command(options) -> None:
-    recommender = Recommender.load(options.checkpoint)
+def recommend_command(options: argparse.Namespace) -> None:
+    recommender = checkpoint.load(options.checkpoint)
     if (options.history is None) == (options.user is None):
         raise ValueError("Give either --history ITEM ITEM ... or --user ID, so that there is one history to go on.")
     history = options.history
@@ -193,7 +226,7 @@ def recommend_command(options) -> None:
     print(found.to_string(index=False, float_format="%.3f"))
 
 
-def sweep_command(options) -> None:
+def sweep_command(options: argparse.Namespace) -> None:
     config = config_of(options)
     dataset, split = prepare(options.data, config)
     out = Path(options.out)
@@ -215,11 +248,13 @@ def sweep_command(options) -> None:
     print(f"Table written to {out}.")
 
 
-def artifacts_command(options) -> None:
-    make_artifacts(options.data, options.out, options.device, [ProgressBar()])
+def artifacts_command(options: argparse.Namespace) -> None:
+    folder = make_artifacts(options.data, options.out, options.device, [ProgressBar()])
+    dataset, _ = prepare(options.data, Config())
+    write_overview(dataset, folder)
 
 
-def data_command(options) -> None:
+def data_command(options: argparse.Namespace) -> None:
     source = SOURCES[options.name]
     if options.table2 and source.paper is None:
         raise ValueError(f"Table 2 has no row for {options.name}; leave --table2 out.")
@@ -228,7 +263,7 @@ def data_command(options) -> None:
     frame, _ = load_interactions(folder)
     wanted = f"--k-core {source.k_core} --repeats {source.repeats}"
     print(f"{len(frame):,} interactions written to {folder}; use them with --data {folder} {wanted}.")
-    if options.table2:
+    if options.table2 and source.paper is not None:
         print(f"\nTable 2 of the paper and ours with {wanted} (our choice, the paper names no filter)")
         table = beside_table_2(frame, source)
         table["difference"] = table["difference"].map("{:+.1%}".format)
@@ -237,12 +272,12 @@ def data_command(options) -> None:
         print(compare_filters(frame, source.paper).to_string(index=False, float_format="%.4g"))
 
 
-def town_command(options) -> None:
+def town_command(options: argparse.Namespace) -> None:
     write_town(options.out, options.venues, options.users, options.seed)
     print(f"Town written to {options.out}.")
 
 
-def describe(dataset, split) -> str:
+def describe(dataset: Dataset, split: Split) -> str:
     facts = dataset.statistics()
     return (
         f"{dataset.name}: {facts['records']:,} interactions, {facts['users']:,} users, {facts['items']:,} items, "

@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 
 
 def launch(device: str | torch.device = "auto") -> "Fabric":
-    """Join the run that torchrun started, or be the only process. Mixed precision (bfloat16) is used on CUDA."""
+    """Join the run that torchrun started, or be the only process.
+
+    Mixed precision (bfloat16) is used on CUDA where the card has it.
+    """
     from lightning_fabric import Fabric  # takes seconds to import, and only training needs it
 
-    device = choose_device(str(device))
+    device = choose_device(device)
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     everywhere = int(os.environ.get("WORLD_SIZE", 1))
     alone = [device.index or 0] if device.type == "cuda" else 1
@@ -34,7 +37,7 @@ def launch(device: str | torch.device = "auto") -> "Fabric":
         strategy="ddp" if everywhere > 1 else "auto",
         devices=local if everywhere > 1 else alone,
         num_nodes=everywhere // local,
-        precision="bf16-mixed" if device.type == "cuda" else "32-true",
+        precision="bf16-mixed" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "32-true",
     )
     fabric.launch()
     return fabric

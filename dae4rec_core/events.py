@@ -1,7 +1,7 @@
 """Progress as events: a trainer or sampler reports, and bars, tables and plots listen."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 from tqdm.auto import tqdm
@@ -11,10 +11,13 @@ class Event(NamedTuple):
     stage: str  # "gae" | "diffusion" | "compensator"
     step: int  # 1 .. total
     total: int
-    figures: dict[str, float]
+    metrics: dict[str, float]
 
 
-def report(callbacks: list[Callable[[Event], None]], event: Event) -> None:
+Callback = Callable[[Event], None]
+
+
+def report(callbacks: Sequence[Callback], event: Event) -> None:
     for callback in callbacks:
         callback(event)
 
@@ -22,28 +25,29 @@ def report(callbacks: list[Callable[[Event], None]], event: Event) -> None:
 class History:
     """Keeps every event; `frame(stage)` is a table with one row a step."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.events: list[Event] = []
 
     def __call__(self, event: Event) -> None:
         self.events.append(event)
 
     def frame(self, stage: str) -> pd.DataFrame:
-        rows = [{"step": e.step, **e.figures} for e in self.events if e.stage == stage]
+        rows = [{"step": e.step, **e.metrics} for e in self.events if e.stage == stage]
         return pd.DataFrame(rows).set_index("step")
 
 
 class ProgressBar:
-    """One bar a stage, with the newest figures behind it."""
+    """One bar a stage, with the newest metrics behind it."""
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any):
         self.options = options  # passed on to tqdm
-        self.bar, self.stage = None, None
+        self.bar: tqdm | None = None
+        self.stage = ""
 
     def __call__(self, event: Event) -> None:
         if event.stage != self.stage or self.bar is None:
             self.bar, self.stage = tqdm(total=event.total, desc=event.stage, **self.options), event.stage
-        self.bar.set_postfix({name: f"{value:.4g}" for name, value in event.figures.items()}, refresh=False)
+        self.bar.set_postfix({name: f"{value:.4g}" for name, value in event.metrics.items()}, refresh=False)
         self.bar.update(event.step - self.bar.n)
         if event.step == event.total:
             self.bar.close()

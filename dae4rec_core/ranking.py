@@ -1,30 +1,33 @@
-"""Ranks and metrics over the full catalogue.
+"""Ranks and metrics over the full catalogue: the one judge of every method.
 
 Ties are settled by their expectation over a random order: a model that scores every item the same gets exactly chance
 (HR@k = k / |V|), where counting only strictly better items would give it 100%.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from dae4rec_core.data import PAD, Examples
-from dae4rec_core.retrieval import EmbeddingScorer, compare, rank_by_blocks
+from dae4rec_core.data.dataset import Examples
+from dae4rec_core.method.model import PAD, Query
+from dae4rec_core.retrieval import compare, rank_by_blocks
 
-# history (B, L) -> scores (B, |V|)
-Scorer = Callable[[Tensor], Tensor]
 METRICS = ("HR@10", "NDCG@10", "HR@20", "NDCG@20", "MRR")
 
 
-def rank_of(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """How many items score above each target, and how many share its score (the target included).
+@dataclass(frozen=True)
+class QueryScorer:
+    """A method that scores by inner product: from histories (B, L) to queries, and the items' vectors (|V|, d)."""
 
-    scores: (B, |V|), finite; target: (B,) item indices. Returns (better, tied), each (B,) integers.
-    Raises ValueError if a score is not a number.
-    """
-    return compare(scores, scores.gather(1, target.unsqueeze(1)))
+    query: Callable[[Tensor], Query]
+    items: Tensor
+
+
+# what is judged: the same, or a function from histories (B, L) to the scores of all items (B, |V|)
+Scorer = QueryScorer | Callable[[Tensor], Tensor]
 
 
 def hit_rate(better: Tensor, tied: Tensor, k: int) -> Tensor:
@@ -51,13 +54,8 @@ def _expected(gain: Tensor, better: Tensor, tied: Tensor) -> Tensor:
     return (total[(better + tied).clamp(max=last)] - total[better.clamp(max=last)]) / tied
 
 
-def metric_table(scores: Tensor, target: Tensor) -> pd.DataFrame:
-    """METRICS of each row, expected over ties. scores: (B, |V|); target: (B,)."""
-    return metrics_of_ranks(*rank_of(scores, target), scores.shape[1])
-
-
 def metrics_of_ranks(better: Tensor, tied: Tensor, n_items: int) -> pd.DataFrame:
-    """METRICS of each user from what `rank_of` counts: better, tied (B,) integers."""
+    """METRICS of each user from what `ranks` counts: better, tied (B,) integers."""
     columns = {}
     for k in (10, 20):
         columns[f"HR@{k}"] = hit_rate(better, tied, k)
@@ -66,41 +64,52 @@ def metrics_of_ranks(better: Tensor, tied: Tensor, n_items: int) -> pd.DataFrame
     return pd.DataFrame({name: value.cpu().numpy() for name, value in columns.items()})
 
 
-def user_ranks(
-    scorer: Scorer, examples: Examples, seen: Tensor | None = None, batch_size: int = 1024
-) -> tuple[Tensor, Tensor, int]:
-    """`rank_of` for every example: better and tied, (N,) integers on the CPU, and |V|.
+def rank_of(scores: Tensor, target: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """How many items score above each target, and how many share its score (the target included).
 
-    seen: (N, M) items that are not ranked for a user, filled with PAD; none by default. Leaving out what the user has
-    seen is only right where no answer can be among it. Without it, an EmbeddingScorer is ranked block by block, so that
+    scores: (B, |V|), finite; target: (B,) item indices; seen: (B, M) items that are not ranked, filled with PAD.
+    Returns (better, tied), each (B,) integers. Raises ValueError if a score is not a number.
+    """
+    if seen is not None and seen.numel():
+        user, place = (seen != PAD).nonzero(as_tuple=True)
+        scores = scores.clone()  # a scorer may give the same row to everybody
+        scores[user, seen[user, place]] = -torch.inf
+    return compare(scores, scores.gather(1, target.unsqueeze(1)))
+
+
+def ranks(scorer: Scorer, examples: Examples, batch_size: int = 1024) -> tuple[Tensor, Tensor, int]:
+    """`rank_of` for every example, seen items left out where the examples say so.
+
+    Returns better and tied, (N,) integers on the CPU, and |V|. A QueryScorer is ranked block by block, so that
     batch_size x |V| scores are never held.
     """
-    better, tied = [], []
-    for number, batch in enumerate(examples.batches(batch_size)):
-        banned = seen[number * batch_size :][: len(batch.target)] if seen is not None else torch.empty(0, 0)
-        if isinstance(scorer, EmbeddingScorer) and scorer.bonus is None and not banned.numel():
-            queries = scorer.queries(batch.history)
-            ranks = rank_by_blocks(queries, scorer.items, batch.target.to(queries.device))
-            n_items = len(scorer.items)
+    better, tied, n_items = [], [], 0
+    for start in range(0, len(examples), batch_size):
+        batch = examples.select(slice(start, start + batch_size))
+        if isinstance(scorer, QueryScorer):
+            device, n_items = scorer.items.device, len(scorer.items)
+            query = scorer.query(batch.history)
+            found = rank_by_blocks(query, scorer.items, batch.target.to(device), batch.seen.to(device))
         else:
             scores = scorer(batch.history)
-            if banned.numel():
-                user, place = (banned != PAD).nonzero(as_tuple=True)
-                scores = scores.clone()  # a scorer may give the same row to everybody
-                scores[user.to(scores.device), banned[user, place].to(scores.device)] = -torch.inf
-            ranks = rank_of(scores, batch.target.to(scores.device))
             n_items = scores.shape[1]
-        better.append(ranks[0].cpu())
-        tied.append(ranks[1].cpu())
+            found = rank_of(scores, batch.target.to(scores.device), batch.seen.to(scores.device))
+        better.append(found[0].cpu())
+        tied.append(found[1].cpu())
     return torch.cat(better), torch.cat(tied), n_items
 
 
 def user_metrics(scorer: Scorer, examples: Examples, batch_size: int = 1024) -> pd.DataFrame:
-    """METRICS for every example, one row each, ranking the full catalogue with no seen-item filter."""
-    return metrics_of_ranks(*user_ranks(scorer, examples, None, batch_size))
+    """METRICS for every example, one row each."""
+    return metrics_of_ranks(*ranks(scorer, examples, batch_size))
 
 
 def evaluate(scorer: Scorer, examples: Examples, batch_size: int = 1024) -> dict[str, float]:
     """Mean of METRICS over all examples, every one counted."""
-    means = user_metrics(scorer, examples, batch_size).mean()
+    return mean_metrics(*ranks(scorer, examples, batch_size))
+
+
+def mean_metrics(better: Tensor, tied: Tensor, n_items: int) -> dict[str, float]:
+    """The mean of `metrics_of_ranks` over users."""
+    means = metrics_of_ranks(better, tied, n_items).mean()
     return {name: float(means[name]) for name in METRICS}

@@ -1,285 +1,202 @@
-"""The loop: graph -> Z* -> L_Diff + delta L_AIME with validation and early stopping -> compensator."""
+"""The whole training: graph -> Z* -> L = L_Diff + delta L_AIME with validation and early stopping -> compensator."""
 
-import ctypes
-import json
-import platform
-import zlib
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from dae4rec_core.baselines import SequentialRules
-from dae4rec_core.compensator import Compensator, compensator_loss
 from dae4rec_core.config import Config
-from dae4rec_core.data import PAD, Dataset, Examples, Split, length_grouped_order, make_examples
+from dae4rec_core.data.dataset import (
+    Dataset,
+    Examples,
+    Split,
+    length_grouped_order,
+    training_examples,
+    training_graph,
+    validation_sample,
+)
 from dae4rec_core.distributed import launch, sum_over_processes, world
-from dae4rec_core.events import Event, report
-from dae4rec_core.gae import pretrain_gae
-from dae4rec_core.graph import ItemGraph, adjacency, training_graph
-from dae4rec_core.losses import diffusion_loss
-from dae4rec_core.model import DAE4Rec
-from dae4rec_core.pairwise import similarity_loss
-from dae4rec_core.ranking import evaluate
+from dae4rec_core.events import Callback, Event, report
+from dae4rec_core.method.beyond import BeyondDAE4Rec, make_model
+from dae4rec_core.method.compensator import Compensator, compensator_loss
+from dae4rec_core.method.gae import pretrain_gae
+from dae4rec_core.method.graph import ItemGraph, adjacency, transition_counts
+from dae4rec_core.method.model import PAD, DAE4Rec
+from dae4rec_core.method.pairwise import similarity_loss
+from dae4rec_core.method.sampling import choose_tau, skip_step
+from dae4rec_core.ranking import evaluate, mean_metrics
 from dae4rec_core.recommender import Recommender
-from dae4rec_core.retrieval import add_bonus
-from dae4rec_core.sampling import choose_tau, skip_step
-from dae4rec_core.schedule import add_noise, loss_weights
+from dae4rec_core.retrieval import rank_by_blocks
+from dae4rec_core.state import EarlyStopping, RunState, load_z_star, save_z_star, z_star_file
+from dae4rec_core.streams import seed_of, stream, weights_from
 
-VALIDATION_USERS = 5_000  # enough for early stopping: the standard error of HR@10 is below 0.7 points
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 COMPENSATOR_EXAMPLES = 50_000  # each needs a pass through the whole sampler, so a large set is thinned
+NEIGHBOUR_WINDOW = 10  # steps that the neighbours' counts look ahead, as sequential rules do
 
 
 def fit(
     dataset: Dataset,
     split: Split,
     config: Config,
-    device: str = "auto",
-    callbacks: list[Callable[[Event], None]] = (),
+    device: str | torch.device = "auto",
+    callbacks: Sequence[Callback] = (),
     state: str | Path | None = None,
     z_star: Tensor | None = None,
 ) -> Recommender:
     """Train DAE4Rec from nothing and return a recommender with a compensator for S = config.sampling_steps.
 
     Only training interactions reach the graph, the losses and the compensator; validation answers choose the epoch;
-    test answers are not read. A `z_star` that was pretrained before is used as it is. With `state`, a folder, the
-    diffusion stage is saved there after every epoch and a later call with the same arguments resumes it. Started by
-    torchrun, all processes work on the one run. Reports stages "gae", "diffusion" and "compensator".
+    test answers are not read. Z* is pretrained where Eq. 10 needs it, unless `z_star` (|V|, d) is given. With `state`,
+    a folder, Z* and the diffusion stage are saved there, and a later call with the same arguments resumes them.
+    Started by torchrun, all processes work on the one run. Reports stages "gae", "diffusion" and "compensator".
+    Raises ValueError when there is nothing to train on, or when the batch can't be shared evenly by the processes.
     """
-    device, (_, processes) = launch(device).device, world()
-    if config.batch_size % processes:
+    place, (_, processes) = launch(device).device, world()
+    if config.train.batch_size % processes:
         raise ValueError(
-            f"A batch of {config.batch_size} can't be shared evenly by {processes} processes; "
+            f"A batch of {config.train.batch_size} can't be shared evenly by {processes} processes; "
             "choose a Config.batch_size that their number divides."
         )
-    train = make_examples(dataset, split.training_targets(dataset), config.max_len)
-    validation = validation_sample(dataset, split, config)
+    train, validation = training_examples(dataset, split, config), validation_sample(dataset, split, config)
     graph = training_graph(dataset, split)
-    if z_star is None:
-        z_star = pretrain_gae(graph, config, device, callbacks)
-    torch.manual_seed(config.seed)
-    model = DAE4Rec(dataset.n_items, config).to(device)
-    train_diffusion(model, train, validation, z_star, graph, callbacks, state)
+    if z_star is None and config.diffusion.delta > 0 and config.diffusion.aime_target == "gae":
+        z_star = pretrained(graph, config, place, callbacks, state)
+    z_star = None if z_star is None else z_star.to(place)
+    with weights_from(config.train.seed, "model"):
+        model = make_model(dataset.n_items, config).to(place)
+    if isinstance(model, BeyondDAE4Rec) and config.beyond.neighbours:
+        sequences = split.training_sequences(dataset)
+        model.counts = transition_counts(sequences, dataset.n_items, NEIGHBOUR_WINDOW, symmetric=True)
+    train_diffusion(model, train, validation, graph, z_star, callbacks, state)
     recommender = Recommender(model, dataset.item_ids, z_star)
-    if config.neighbours:
-        recommender.transitions = SequentialRules(dataset, split, symmetric=True).counts
     train_compensator(recommender, train, validation, config.sampling_steps, callbacks)
     return recommender
 
 
-def validation_sample(dataset: Dataset, split: Split, config: Config) -> Examples:
-    """Validation examples, thinned evenly to VALIDATION_USERS."""
-    every = max(1, len(split.validation) // VALIDATION_USERS)
-    return make_examples(dataset, split.validation[::every][:VALIDATION_USERS], config.max_len)
+def pretrained(
+    graph: ItemGraph,
+    config: Config,
+    device: torch.device | str = "cpu",
+    callbacks: Sequence[Callback] = (),
+    folder: str | Path | None = None,
+) -> Tensor:
+    """Z* (|V|, d): what `folder` holds for this graph and configuration, else `pretrain_gae`, kept there."""
+    file = None if folder is None else z_star_file(folder, graph, config)
+    z_star = None if file is None else load_z_star(file)
+    if z_star is None:
+        z_star = pretrain_gae(graph, config, device, callbacks)
+        if file is not None:
+            save_z_star(z_star, file)
+    return z_star.to(device)
 
 
 def train_diffusion(
     model: DAE4Rec,
     train: Examples,
     validation: Examples,
-    z_star: Tensor,
     graph: ItemGraph,
-    callbacks: list[Callable[[Event], None]] = (),
+    z_star: Tensor | None,
+    callbacks: Sequence[Callback] = (),
     state: str | Path | None = None,
 ) -> None:
     """Train E, the condition and the denoiser on L = L_Diff + delta L_AIME (Eq. 11); leaves the best epoch's weights.
 
-    Validation ranks by f(x_T, T, h), the sampler at S = 1: the cheapest reading of the model. Training stops after
-    config.patience epochs without a better NDCG@10. Raises ValueError when the loss is no longer a number.
+    Validation ranks by f(x_T, T, h), the sampler at S = 1: the cheapest reading of the model. config.train.patience
+    epochs in a row without a better NDCG@10 end the training. Raises ValueError when the loss is no longer a number.
     """
-    config, fabric = model.config, launch(model.device)
-    device, (rank, processes) = fabric.device, world()
-    _keep_freed_memory()
+    config, fabric, (rank, processes) = model.config, launch(model.device), world()
+    settings, seed, delta = config.train, config.train.seed, config.diffusion.delta
     lengths = (train.history != PAD).sum(1)
-    train = train.to(device)
-    rest = [p for name, p in model.named_parameters() if name != "embedding.weight"]
+    target = aime_target(config, graph, z_star, model.device)
     optimizer = torch.optim.Adam(
-        [{"params": [model.embedding.weight], "lr": config.lr_embedding}, {"params": rest, "lr": config.lr}], fused=True
+        [
+            {"params": [model.embedding.weight], "lr": settings.lr_embedding},
+            {"params": [p for name, p in model.named_parameters() if name != "embedding.weight"], "lr": settings.lr},
+        ],
+        fused=True,
     )
-    target = adjacency(graph).to(device) if config.aime_target == "graph" else z_star
-    progress = _Progress(model, optimizer, train, state)
-    step_loss, optimizer = fabric.setup(_DiffusionStep(model), optimizer)
+    stopping = EarlyStopping(settings.patience)
+    progress = RunState(state, model, optimizer, stopping, config, train)
+    train = train.to(model.device)
+    l_diff_of, optimizer = fabric.setup(model, optimizer)
 
-    for epoch in range(progress.epoch + 1, config.epochs + 1):
-        if progress.stale > config.patience:
+    for epoch in range(stopping.epoch + 1, settings.epochs + 1):
+        if stopping.stop:
             break
-        # every process draws the same order, steps, noise and pairs; dropout alone differs from one to the next
-        order_and_pairs = torch.Generator().manual_seed(_mix_seed(config.seed, epoch))
-        noise = torch.Generator(device).manual_seed(_mix_seed(config.seed, epoch))
-        torch.manual_seed(_mix_seed(config.seed, epoch) + rank)
+        # every process draws the same order, noise and item pairs; dropout alone differs from one to the next
+        order, noises = stream(seed, "order", epoch), stream(seed, "noise", epoch)
+        torch.manual_seed(seed_of(seed, "dropout", epoch, rank))
         model.train()
-        l_diff_sum, l_aime_sum = torch.zeros(2, device=device)
-        order, longest = length_grouped_order(lengths, config.batch_size, order_and_pairs)
-        for rows, length in zip(order.to(device).split(config.batch_size), longest, strict=True):
-            size = len(rows)
-            t = torch.randint(1, config.timesteps + 1, (size,), device=device, generator=noise)
-            eps = torch.randn(size, config.dim, device=device, generator=noise)
-            hidden = torch.zeros(size, dtype=torch.bool, device=device)
-            if config.unconditional:
-                hidden = torch.rand(size, device=device, generator=noise) < config.unconditional
-            x_T = torch.randn(size, config.dim, device=device, generator=noise) if config.rank_weight else eps
-            share = slice(rank, None, processes) if size >= processes else slice(None)
-            mine = rows[share]
-            batch = train.history[mine, -length:], train.target[mine]
-            l_diff = step_loss(*batch, t[share], eps[share], hidden[share], x_T[share])
-            # gradients are averaged over processes; a share that is smaller than the others' weighs less
-            l_diff = l_diff * (len(mine) * processes / size if size >= processes else 1.0)
-            l_aime = torch.zeros((), device=device)
-            if config.delta > 0:
-                l_aime = similarity_loss(
-                    model.embedding.weight,
-                    target,
-                    config.aime_pairs,
-                    order_and_pairs,
-                    config.pair_tile,
-                    config.pair_precision,
-                )
+        l_diff_sum, l_aime_sum = torch.zeros(2, device=model.device)
+        for rows, length in batches(lengths, settings.batch_size, order):
+            noise = model.draw_noise(len(rows), noises)
+            mine, weight = share_of(len(rows), rank, processes)
+            l_diff = weight * l_diff_of(*batch_of(train, rows[mine], length), noise.of(mine, model.device))
+            l_aime = l_aime_of(model, target, order)
             optimizer.zero_grad(set_to_none=True)
-            fabric.backward(l_diff + config.delta * l_aime)
+            fabric.backward(l_diff + delta * l_aime)
             optimizer.step()
-            l_diff_sum += l_diff.detach() * size
-            l_aime_sum += l_aime.detach() * size
+            l_diff_sum += l_diff.detach() * len(rows)
+            l_aime_sum += l_aime.detach() * len(rows)
         sum_over_processes(l_diff_sum)
-        l_diff, l_aime = l_diff_sum.item() / processes / len(train), l_aime_sum.item() / len(train)
-        if l_diff != l_diff:
+        l_diff_mean, l_aime_mean = l_diff_sum.item() / processes / len(train), l_aime_sum.item() / len(train)
+        if l_diff_mean != l_diff_mean:
             raise ValueError(f"The loss became NaN in epoch {epoch}; lower Config.lr or Config.delta and start again.")
-        scorer = Recommender(model, []).scorer(1, compensate=False)
-        metrics = fabric.broadcast(evaluate(scorer, validation) if rank == 0 else None)
-        progress.keep(epoch, metrics["NDCG@10"])
-        figures = {
-            "L_Diff": l_diff,
-            "L_AIME": l_aime,
+        scorer = Recommender(model, []).scorer(1, compensate=False, seed=seed, purpose="judging")
+        metrics = fabric.broadcast(evaluate(scorer, validation) if rank == 0 else {})
+        stopping.keep(epoch, metrics["NDCG@10"], model)
+        progress.save()
+        found = {
+            "L_Diff": l_diff_mean,
+            "L_AIME": l_aime_mean,
             "norm of E": model.embedding.weight.detach().norm(dim=1).mean().item(),
             "HR@10": metrics["HR@10"],
             "NDCG@10": metrics["NDCG@10"],
         }
-        last = epoch == config.epochs or progress.stale > config.patience
-        report(callbacks, Event("diffusion", epoch, epoch if last else config.epochs, figures))
-    progress.restore_best()
+        last = epoch == settings.epochs or stopping.stop
+        report(callbacks, Event("diffusion", epoch, epoch if last else settings.epochs, found))
+    stopping.restore(model)
 
 
-def _keep_freed_memory() -> None:
-    """Ask glibc to keep what is freed: a tenth of an epoch on the town.
-
-    By default a step's largest tensors go back to the system and are faulted in again, page by page, at the next step.
-    Other systems' allocators are left as they are.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_TRIM_THRESHOLD, 2**30)
-        libc.mallopt(_M_MMAP_THRESHOLD, 2**25)  # the largest value that is accepted
+def batches(lengths: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, int]]:
+    """Rows of each batch of an epoch and its longest history, see `length_grouped_order`."""
+    order, longest = length_grouped_order(lengths, batch_size, generator)
+    yield from zip(order.split(batch_size), longest, strict=True)
 
 
-class _DiffusionStep(nn.Module):
-    """L_Diff of a batch, with the ranking term where there is one, as one forward pass, so that a wrapper can average
-    its gradients over processes."""
-
-    def __init__(self, model: DAE4Rec):
-        super().__init__()
-        self.model = model
-        self.register_buffer("alpha_bar", model.alpha_bar.float().to(model.device), persistent=False)
-        weights = loss_weights(model.config.lambda_t, model.alpha_bar).float().to(model.device)
-        self.register_buffer("weights", weights, persistent=False)
-
-    def forward(self, history: Tensor, target: Tensor, t: Tensor, eps: Tensor, hidden: Tensor, x_T: Tensor) -> Tensor:
-        model, config = self.model, self.model.config
-        e0 = model.clean(target)  # (B, d)
-        h = model.condition(history)
-        shown = h if model.nothing is None else torch.where(hidden.unsqueeze(1), model.nothing, h)
-        prediction = model.denoiser(add_noise(e0, t, eps, self.alpha_bar), t, shown)
-        loss = diffusion_loss(e0.float(), prediction.float(), self.weights[t])
-        if config.rank_weight:
-            guess = model.denoiser(x_T, torch.full((1,), config.timesteps, device=x_T.device), h)
-            loss = loss + config.rank_weight * rank_loss(model, guess, history, h, target)
-        return loss
+def batch_of(train: Examples, rows: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Histories (B, length) and targets (B,) of some rows."""
+    rows = rows.to(train.target.device)
+    return train.history[rows, -length:], train.target[rows]
 
 
-def rank_loss(model: DAE4Rec, e0: Tensor, history: Tensor, h: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of the answers among all items, given predicted e^0 (B, d): beyond the paper, see notebook 08."""
-    scores = model.scores(e0)
-    if model.returns is not None:
-        scores = add_bonus(scores, history, model.bonus(history, h))
-    return F.cross_entropy(scores.float(), target)
+def share_of(size: int, rank: int, processes: int) -> tuple[slice, float]:
+    """A process's rows of a batch, and what its mean weighs, since gradients are averaged over processes."""
+    if size < processes:  # the last, smallest batch: everyone takes all of it
+        return slice(None), 1.0
+    mine = slice(rank, None, processes)
+    return mine, len(range(size)[mine]) * processes / size
 
 
-def _mix_seed(seed: int, epoch: int) -> int:
-    """A seed of its own for each epoch, so that a resumed run draws what an unbroken one would have drawn."""
-    return seed * 100_003 + epoch * 1_009
+def aime_target(config: Config, graph: ItemGraph, z_star: Tensor | None, device: torch.device) -> Tensor | None:
+    """What Eq. 10 draws E towards: Z* (|V|, d), or A as sparse CSR (the paper's -C_ground); None at delta = 0."""
+    if config.diffusion.delta == 0:
+        return None
+    if config.diffusion.aime_target == "graph":
+        return adjacency(graph).to(device)
+    if z_star is None:
+        raise ValueError("Eq. 10 needs Z*; give z_star, for example from `pretrained`.")
+    return z_star
 
 
-class _Progress:
-    """Best weights, patience, and what a resumed run needs to go on as if it had never stopped."""
-
-    def __init__(self, model, optimizer, train: Examples, folder: str | Path | None):
-        self.model, self.optimizer = model, optimizer
-        self.folder = Path(folder) if folder is not None else None
-        self.data = zlib.crc32(torch.column_stack([train.history, train.target]).cpu().numpy().tobytes())
-        self.epoch, self.stale, self.best_figure = 0, 0, -1.0
-        self.best = self._weights()
-        if self.folder is not None and (self.folder / "state.safetensors").is_file():
-            self._load()
-
-    def _weights(self) -> dict[str, Tensor]:
-        return {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
-
-    def keep(self, epoch: int, figure: float) -> None:
-        self.epoch, self.stale = epoch, self.stale + 1
-        if figure > self.best_figure:
-            self.best_figure, self.stale, self.best = figure, 0, self._weights()
-        if self.folder is not None and world()[0] == 0:
-            self._save()
-
-    def restore_best(self) -> None:
-        self.model.load_state_dict(self.best)
-        self.model.eval()
-
-    def _save(self) -> None:
-        tensors = {f"model.{k}": v for k, v in self._weights().items()}
-        tensors |= {f"best.{k}": v.clone() for k, v in self.best.items()}
-        for number, values in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{number}.{k}": v.detach().cpu().clone() for k, v in values.items()}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        facts = {
-            "epoch": self.epoch,
-            "stale": self.stale,
-            "best_figure": self.best_figure,
-            "config": self.model.config.to_dict(),
-            "data": self.data,
-        }
-        # one file, put in place by one rename: a run that is killed here loses nothing
-        save_file(tensors, self.folder / "state.safetensors.new", metadata={"facts": json.dumps(facts)})
-        (self.folder / "state.safetensors.new").replace(self.folder / "state.safetensors")
-
-    def _load(self) -> None:
-        with safe_open(self.folder / "state.safetensors", "pt") as file:
-            facts = json.loads(file.metadata()["facts"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-        saved = Config.from_dict(facts["config"])
-        if saved.replace(epochs=self.model.config.epochs) != self.model.config:
-            raise ValueError(
-                f"The run saved in {self.folder} used another configuration; give its own, or another state folder."
-            )
-        if facts.get("data") != self.data:
-            raise ValueError(
-                f"The run saved in {self.folder} was trained on other data; give its own, or another state folder."
-            )
-
-        def part(prefix):
-            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-        self.epoch, self.stale, self.best_figure = facts["epoch"], facts["stale"], facts["best_figure"]
-        self.best = part("best.")
-        self.model.load_state_dict(part("model."))
-        adam: dict[int, dict[str, Tensor]] = {}
-        for name, value in part("adam.").items():
-            number, key = name.split(".")
-            adam.setdefault(int(number), {})[key] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": adam})
+def l_aime_of(model: DAE4Rec, target: Tensor | None, pairs: torch.Generator) -> Tensor:
+    """L_AIME (Eq. 10) of a step, a scalar; 0 without a target."""
+    if target is None:
+        return torch.zeros((), device=model.device)
+    config = model.config
+    tiles = config.train.pair_tile, config.train.pair_precision
+    return similarity_loss(model.embedding.weight, target, config.diffusion.aime_pairs, pairs, *tiles)
 
 
 def train_compensator(
@@ -287,68 +204,72 @@ def train_compensator(
     train: Examples,
     validation: Examples,
     steps: int,
-    callbacks: list[Callable[[Event], None]] = (),
+    callbacks: Sequence[Callback] = (),
 ) -> None:
     """Train c_phi for S = steps on Eq. 16, with everything else frozen, and hand it to the recommender.
 
     e^{tau_1} is sampled once for each training example (at most COMPENSATOR_EXAMPLES of them) by Eq. 15; the epoch with
-    the best validation NDCG@10 is kept.
+    the best validation NDCG@10 is kept, judged on first noises that training didn't see. With compensator_epochs = 0
+    none is made.
     """
-    model, config = recommender.model, recommender.model.config
-    device = model.device
-    generator = torch.Generator().manual_seed(config.seed)
-    torch.manual_seed(config.seed)
+    model, settings, seed = recommender.model, recommender.model.config.train, recommender.model.config.train.seed
+    if settings.compensator_epochs == 0:
+        return
+    device, order = model.device, stream(seed, "compensator", steps)
     if len(train) > COMPENSATOR_EXAMPLES:
-        train = train.select(torch.randperm(len(train), generator=generator)[:COMPENSATOR_EXAMPLES])
-    e_tau1, h = last_noisy(model, train, steps, generator)
-    train = train.to(device)
+        train = train.select(torch.randperm(len(train), generator=order)[:COMPENSATOR_EXAMPLES])
+    learning = sample_e_tau1(model, train, steps, stream(seed, "compensator noise", steps))
+    judging = sample_e_tau1(model, validation, steps, stream(seed, "judging"))
+    train, validation = train.to(device), validation.to(device)
     model.requires_grad_(False)
-    e0 = model.clean(train.target)
-    compensator = Compensator(config.dim, config.hidden, config.dropout, config.depth).to(device)
-    optimizer = torch.optim.Adam(compensator.parameters(), lr=config.lr, fused=True)
+    with weights_from(seed, "compensator"):
+        compensator = Compensator(model.config.model).to(device)
+    optimizer = torch.optim.Adam(compensator.parameters(), lr=settings.lr, fused=True)
+    stopping = EarlyStopping(settings.compensator_epochs)  # all epochs are run
+    torch.manual_seed(seed_of(seed, "dropout"))
 
-    # validation is sampled once too, with the noise of recommender.scorer; its examples stand for their row numbers
-    e_judged, h_judged = last_noisy(model, validation, steps, torch.Generator().manual_seed(0), batch_size=1024)
-    numbers = torch.arange(len(validation)).unsqueeze(1)
-    rows_to_judge = Examples(numbers, validation.target, validation.user)
-
-    @torch.no_grad()
-    def score_row(numbers: Tensor) -> Tensor:
-        rows = numbers[:, 0].to(device)
-        scores = model.scores(compensator.eval()(e_judged[rows], h_judged[rows]))
-        if model.returns is None:
-            return scores
-        history = validation.history[numbers[:, 0]].to(device)
-        return add_bonus(scores, history, model.bonus(history, h_judged[rows]))
-
-    best_figure, best = -1.0, None
-    for epoch in range(1, config.compensator_epochs + 1):
+    for epoch in range(1, settings.compensator_epochs + 1):
         compensator.train()
         total = torch.zeros((), device=device)
-        for rows in torch.randperm(len(train), generator=generator).to(device).split(config.batch_size):
-            prediction = compensator(e_tau1[rows], h[rows])
-            loss = compensator_loss(e0[rows], prediction)
-            if config.rank_weight:
-                answers = train.target[rows]
-                loss = loss + config.rank_weight * rank_loss(model, prediction, train.history[rows], h[rows], answers)
+        for rows in torch.randperm(len(train), generator=order).to(device).split(settings.batch_size):
+            e_tau1, h = (part[rows] for part in learning)
+            loss = compensator_objective(model, compensator, e_tau1, h, train.history[rows], train.target[rows])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             total += loss.detach() * len(rows)
-        metrics = evaluate(score_row, rows_to_judge)
-        if metrics["NDCG@10"] > best_figure:
-            best_figure = metrics["NDCG@10"]
-            best = {name: value.detach().clone() for name, value in compensator.state_dict().items()}
-        figures = {"L_Com": total.item() / len(train), "HR@10": metrics["HR@10"], "NDCG@10": metrics["NDCG@10"]}
-        report(callbacks, Event("compensator", epoch, config.compensator_epochs, figures))
-    if best is not None:
-        compensator.load_state_dict(best)
+        metrics = judge_compensator(model, compensator, *judging, validation)
+        stopping.keep(epoch, metrics["NDCG@10"], compensator)
+        found = {"L_Com": total.item() / len(train), "HR@10": metrics["HR@10"], "NDCG@10": metrics["NDCG@10"]}
+        report(callbacks, Event("compensator", epoch, settings.compensator_epochs, found))
+    stopping.restore(compensator)
     model.requires_grad_(True)
-    recommender.compensators[steps] = compensator.eval()
+    recommender.compensators[steps] = compensator
+
+
+def compensator_objective(
+    model: DAE4Rec, compensator: Compensator, e_tau1: Tensor, h: Tensor, history: Tensor, target: Tensor
+) -> Tensor:
+    """Eq. 16 of a batch; beyond the paper, also the ranking term. A scalar."""
+    prediction = compensator(e_tau1, h)
+    loss = compensator_loss(model.clean(target), prediction)
+    if isinstance(model, BeyondDAE4Rec) and model.config.beyond.rank_weight:
+        loss = loss + model.ranking_term(prediction, history, h, target)
+    return loss
 
 
 @torch.no_grad()
-def last_noisy(
+def judge_compensator(
+    model: DAE4Rec, compensator: Compensator, e_tau1: Tensor, h: Tensor, examples: Examples
+) -> dict[str, float]:
+    """METRICS of the examples, whose e^{tau_1} and h (N, d) were sampled before."""
+    query = model.query(compensator.eval()(e_tau1, h), examples.history, h)
+    ranks = rank_by_blocks(query, model.item_vectors(), examples.target, examples.seen)
+    return mean_metrics(*ranks, model.n_items)
+
+
+@torch.no_grad()
+def sample_e_tau1(
     model: DAE4Rec, examples: Examples, steps: int, generator: torch.Generator, batch_size: int = 2048
 ) -> tuple[Tensor, Tensor]:
     """e^{tau_1} of Eq. 15 from fresh noise, and h, for every example: two (N, d) tensors on the model's device.
@@ -356,15 +277,14 @@ def last_noisy(
     Processes share the batches and receive all of them.
     """
     model.eval()
-    tau = choose_tau(model.config.timesteps, steps)
-    e_tau1 = torch.zeros(len(examples), model.config.dim, device=model.device)
+    tau = choose_tau(model.config.diffusion.timesteps, steps)
+    e_tau1 = torch.zeros(len(examples), model.config.model.dim, device=model.device)
     h = torch.zeros_like(e_tau1)
     rank, processes = world()
-    for number, batch in enumerate(examples.batches(batch_size)):
-        x_T = torch.randn(len(batch.target), model.config.dim, generator=generator)
+    for number, rows in enumerate(torch.arange(len(examples)).split(batch_size)):
+        x_T = torch.randn(len(rows), model.config.model.dim, generator=generator)
         if number % processes == rank:
-            rows = slice(number * batch_size, number * batch_size + len(batch.target))
-            h[rows] = model.condition(batch.history.to(model.device))
+            h[rows] = model.condition(examples.history[rows].to(model.device))
             e_tau1[rows] = skip_step(model.predictor(h[rows]), x_T.to(h), h[rows], model.alpha_bar, tau)[0]
     sum_over_processes(e_tau1, h)
     return e_tau1, h

@@ -127,7 +127,7 @@ def main(arguments: list[str]) -> int:
         except FileNotFoundError as error:
             print(f"{error.filename} does not exist; give a path to an .ipynb or .py file.", file=sys.stderr)
             return 1
-        (FOLDER / f"{source.stem}.ipynb").write_text(text)
+        (FOLDER / f"{source.stem}.ipynb").write_text(text, encoding="utf-8")
         print(f"{source.stem}: {time.perf_counter() - start:.0f} s", flush=True)
     return 0
 

@@ -28,7 +28,8 @@ if importlib.util.find_spec("dae4rec_core") is None:
         source = f"https://github.com/{{REPOSITORY}}"
         subprocess.run(["git", "clone", "--depth=1", source, "series"], check=True)
         os.chdir("series/notebooks")
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", ".."], check=True)"""
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", ".."], check=True)
+import dae4rec_core  # noqa: F401  before torch: its threads then wait without spinning"""
 TAG = "setup"
 TAGS = [TAG, "hide-input"]  # the static edition folds the cell
 BADGES = re.compile(r"<!-- badges -->.*?<!-- end of badges -->", re.S)
@@ -78,13 +79,15 @@ def main(arguments: list[str]) -> int:
         print(f"places: {error}", file=sys.stderr)
         return 2
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        notebook = json.loads(path.read_text())
+        notebook = json.loads(path.read_text(encoding="utf-8"))
         repository = arguments[0] if arguments else repository_of(notebook)
         new = json.dumps(with_setup_cell(notebook, path.stem, repository), indent=1, ensure_ascii=False, sort_keys=True)
-        path.write_text(new + "\n")
+        path.write_text(new + "\n", encoding="utf-8")
     if line:
         readme = ROOT / "README.md"
-        readme.write_text(BADGES.sub(f"<!-- badges -->\n{line}\n<!-- end of badges -->", readme.read_text()))
+        readme.write_text(
+            BADGES.sub(f"<!-- badges -->\n{line}\n<!-- end of badges -->", readme.read_text(encoding="utf-8"))
+        )
     return 0
 
 

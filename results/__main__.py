@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -16,13 +17,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("what", nargs="+", choices=["search", "run", "understand", "tables"])
     parser.add_argument("--data", default="../shared/data", help="folder of the real data sets (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, one thread each (default: 2)")
-    parser.add_argument("--study", nargs="+", help="only these: main, 'table 3', 'figure 3', 'figure 4', beyond")
+    parser.add_argument("--study", nargs="+", help="only these: tiny, main, 'table 3', 'figure 3', 'figure 4', beyond")
     parser.add_argument("--method", nargs="+", help="only these methods, by name")
     parser.add_argument("--seed", type=int, nargs="+", default=grid.SEEDS, help="only these seeds (default: 0 1 2)")
     options = parser.parse_args(arguments)
     folder = Path(options.data)
+    todo = [
+        unit
+        for unit in units()
+        if "run" in options.what
+        and unit.seed in options.seed
+        and (options.study is None or unit.study in options.study)
+        and (options.method is None or unit.method in options.method)
+        and not unit.done
+    ]
+    needed = {unit.data for unit in todo} - {"town"}
+    needed |= {search.DATA} if "search" in options.what else set()
+    needed |= {understand.DATA} if "understand" in options.what else set()
     try:
-        missing = [name for name in grid.REAL if not (folder / name).is_dir()]
+        missing = sorted(name for name in needed if not (folder / name).is_dir())
         if missing:
             raise FileNotFoundError(
                 f"{folder} lacks {', '.join(missing)}; make them with `python -m dae4rec_core data NAME --out "
@@ -32,20 +45,12 @@ def main(arguments: list[str] | None = None) -> int:
             chosen = options.method or list(search.METHODS)
             in_parallel(options.workers, search.search, [(name, folder) for name in chosen])
         if "run" in options.what:
-            todo = [
-                unit
-                for unit in units()
-                if not unit.done
-                and unit.seed in options.seed
-                and (options.study is None or unit.study in options.study)
-                and (options.method is None or unit.method in options.method)
-            ]
             print(f"{len(todo)} of {len(units())} runs to go", flush=True)
             in_parallel(options.workers, run_and_tell, [(unit, folder) for unit in todo])
         if "understand" in options.what:
             understand.write(folder)
         if "tables" in options.what:
-            grid.ceiling().to_csv(grid.FOLDER / "ceiling.csv", index=False, float_format="%.5g")
+            grid.ceiling().to_csv(grid.FOLDER / "ceiling.csv", index=False, float_format="%.5g", encoding="utf-8")
             runs = tables.gather()
             tables.write_text(runs)
             found = tables.better_than(runs)
@@ -65,7 +70,7 @@ def run_and_tell(unit: grid.Unit, folder: Path) -> None:
     )
 
 
-def in_parallel(workers: int, function, calls: list[tuple]) -> None:
+def in_parallel(workers: int, function: Callable[..., object], calls: list[tuple]) -> None:
     """All calls in `workers` processes of one thread each: two threads in one small run mostly wait for each other."""
     with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for future in [pool.submit(function, *call) for call in calls]:

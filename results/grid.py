@@ -1,41 +1,64 @@
 """Every run behind the results: what it is, how it is run, and how it is kept so that a stopped evening goes on.
 
-A `Unit` is one training of one method on one data set under one filter with one seed. Its figures go to
-results/cache/<key>.csv and the rank of every tested answer to <key>.npz, for the paired bootstrap. The cache is ignored
-by git; `tables.py` gathers it into the tidy files that are committed, from which a fresh clone goes on.
+A `Unit` is one training of one method on one data set under one filter with one seed. Its metrics go to a CSV file in
+CACHE and the ranks of every answer to an NPZ file beside it, for the paired bootstrap. Git ignores the cache;
+`tables.py` gathers it into the tidy files that are committed, from which a fresh clone goes on.
 """
 
 import json
 import math
+import os
 import subprocess
+import tempfile
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from dae4rec_core.baselines import baselines
 from dae4rec_core.config import PRESETS, Config, choose_device
-from dae4rec_core.data import Dataset, Split, make_examples, prepare
-from dae4rec_core.evaluation import ceiling_rows
-from dae4rec_core.gae import pretrain_gae
-from dae4rec_core.graph import training_graph
-from dae4rec_core.ranking import METRICS, metrics_of_ranks, user_ranks
+from dae4rec_core.data.dataset import Dataset, Split, held_out, prepare, training_graph, validation_sample
+from dae4rec_core.experiments.baselines import baselines
+from dae4rec_core.experiments.evaluation import PARTS, ceiling_rows, train_compensators
+from dae4rec_core.method.model import Query
+from dae4rec_core.ranking import QueryScorer, Scorer, evaluate, mean_metrics, ranks
 from dae4rec_core.recommender import Recommender
-from dae4rec_core.retrieval import EmbeddingScorer
-from dae4rec_core.training import VALIDATION_USERS, fit, train_compensator, validation_sample
+from dae4rec_core.training import fit, pretrained
+from results import peers
+
+RULES = 2
+"""The rules under which a run is made, kept in the column `rules` of every table of results. From 1 to 2 changed:
+
+- Patience: training ends after Config.patience epochs in a row without a better one, for all methods. DAE4Rec had one
+  epoch more, its peers had not.
+- Validation users: the answers that choose an epoch are those of `validation_sample` for all methods. On a data set
+  with 5,000 to 10,000 of them, they were the first 5,000 for DAE4Rec and all of them for its peers.
+- Ties: `ranking` judges every method after an epoch. Peers counted ties against the answer.
+- Seen items: on first visits they are left out of the ranking that chooses an epoch, for all methods. They were for
+  peers only.
+- Neighbours: the improved configuration is ranked with them after an epoch. They were added after training.
+- Context: peers learn each answer from the newest max_len items before it. Windows of max_len answers hid a part of
+  these items from 26% of the answers on foursquare_us, raw, and from 3% on its first visits.
+- Random streams: each purpose has one of its own, so no two share numbers.
+- Presets: DAE4Rec is `reference`, which the notebooks use too. It was `tuned`, with d = 256, a dropout of 0.3 and a
+  shorter pretraining.
+"""
 
 FOLDER = Path(__file__).parent
-CACHE = FOLDER / "cache"
-RUNS = FOLDER / "runs.csv"  # the figures of all finished runs
+ROOT = FOLDER.parent
+CACHE = FOLDER / "cache" / f"rules-{RULES}"
+RUNS = FOLDER / "runs.csv"  # the metrics of all finished runs
 RANKS = FOLDER / "ranks.parquet"  # of every test answer under every run of the main table
-PEERS = Path(".venv-peers/bin/python")
+SEARCH = FOLDER / "search.csv"
+TOWN = ROOT / "data" / "town"
+PEERS = ROOT / ".venv-peers" / "bin" / "python"
 REAL = ("gowalla", "retailrocket", "foursquare_us", "online_retail")
 FILTERS = {"raw": "keep", "first visits": "first_visits"}
 SEEDS = (0, 1, 2)
@@ -47,7 +70,7 @@ NO_TRAINING = ("popularity", "recency", "first-order transitions", "symmetric tr
 
 @dataclass(frozen=True)
 class Unit:
-    """One run. config: a preset's name and changes to it, for DAE4Rec; settings of `peers.py`, for a peer.
+    """One run. changes: to a preset, for DAE4Rec; settings of `peers.py`, for a peer.
 
     steps: the S to measure, each without and with a compensator. markov: also the chain of Eq. 3. samples: also the
     mean of that many samples at S = 10.
@@ -59,7 +82,7 @@ class Unit:
     method: str
     seed: int
     preset: str = ""
-    changes: dict = field(default_factory=dict, hash=False)
+    changes: dict[str, Any] = field(default_factory=dict, hash=False)
     steps: tuple[int, ...] = (S,)
     markov: bool = False
     samples: int = 0
@@ -72,7 +95,8 @@ class Unit:
     def settings(self) -> int:
         """A number that changes with anything that decides the run."""
         preset = PRESETS[self.preset].to_dict() if self.preset else {}
-        parts = [preset, self.changes, self.steps, self.markov, self.samples, EPOCHS, EXAMPLES, S]
+        parts = [RULES, preset, self.changes, self.steps, self.markov, self.samples, EPOCHS, EXAMPLES, S]
+        parts.append(Config().train.patience)  # also a peer's
         return zlib.crc32(json.dumps(parts, sort_keys=True).encode())
 
     @property
@@ -84,14 +108,15 @@ class Unit:
     def recorded(self) -> pd.DataFrame:
         """The rows of RUNS that hold this run, made with these settings."""
         runs = committed(RUNS)
-        return runs[self.rows_in(runs, "study") & (runs["settings"] == self.settings)]
+        return runs[self.rows_in(runs, "study") & (runs["rules"] == RULES) & (runs["settings"] == self.settings)]
 
     @property
     def done(self) -> bool:
         """Whether this run need not be made again: it is in the cache, or committed with all that the tables need."""
         if self.cached or self.recorded().empty:
             return self.cached
-        return self.study != "main" or bool(self.rows_in(committed(RANKS)).any())
+        ranked = committed(RANKS)
+        return self.study != "main" or bool((self.rows_in(ranked) & (ranked["rules"] == RULES)).any())
 
     def rows_in(self, table: pd.DataFrame, *more: str) -> pd.Series:
         """Which rows of a table are of this data, filter, method and seed, and of the same `more`."""
@@ -101,86 +126,89 @@ class Unit:
         return same
 
 
+class Reading(NamedTuple):
+    """The ranks of one part's answers under one variant of a method: (N,) items above each and items level with it."""
+
+    variant: str
+    part: str
+    better: Tensor
+    tied: Tensor
+    facts: dict[str, Any] = {}
+
+
 @lru_cache(maxsize=2)
 def committed(path: Path) -> pd.DataFrame:
     """RUNS or RANKS as this clone has it; empty columns where it has none."""
     if not path.is_file():
-        return pd.DataFrame({name: [] for name in ("study", "data", "filter", "method", "variant", "seed", "settings")})
+        names = ("study", "data", "filter", "method", "variant", "seed", "settings", "rules")
+        return pd.DataFrame({name: [] for name in names})
     if path.suffix == ".csv":
-        return pd.read_csv(path, keep_default_na=False, na_values=[""])
+        return read_csv(path)
     return pd.read_parquet(path)
 
 
+def read_csv(path: Path) -> pd.DataFrame:
+    """A table of results: only an empty field is missing."""
+    return pd.read_csv(path, keep_default_na=False, na_values=[""], encoding="utf-8")
+
+
+def newest(rows: pd.DataFrame) -> pd.DataFrame:
+    """Those of the newest rules among rows that are to be averaged: a mean never mixes two rules."""
+    return rows[rows["rules"] == rows["rules"].max()]
+
+
 def run(unit: Unit, folder: Path, epochs: int | None = None) -> pd.DataFrame:
-    """Run one unit and keep its figures. folder: where the real data sets are. epochs: fewer than usual, for tests."""
+    """Run one unit and keep its metrics. folder: where the real data sets are. epochs: fewer than usual, for tests."""
     start = time.perf_counter()
-    ranks, facts = {}, {}
-    for variant, part, better, tied, fact in _ranks(unit, folder, epochs):
-        ranks[f"{variant}|{part}|better"], ranks[f"{variant}|{part}|tied"] = better, tied
-        facts[variant] = fact
-    dataset, _ = load(unit.data, unit.filter, folder)
-    rows = []
-    for name in ranks:
-        variant, part, kind = name.split("|")
-        if kind == "better":
-            better, tied = (torch.from_numpy(ranks[f"{variant}|{part}|{kind}"]).long() for kind in ("better", "tied"))
-            means = metrics_of_ranks(better, tied, dataset.n_items).mean()
-            rows.append(
-                {
-                    "study": unit.study,
-                    "data": unit.data,
-                    "filter": unit.filter,
-                    "method": unit.method,
-                    "variant": variant,
-                    "seed": unit.seed,
-                    "part": part,
-                    **{metric: means[metric] for metric in METRICS},
-                    "users": len(better),
-                    "items": dataset.n_items,
-                    **facts[variant],
-                }
-            )
-    table = pd.DataFrame(rows).assign(run_seconds=time.perf_counter() - start, settings=unit.settings)
-    CACHE.mkdir(exist_ok=True)
-    np.savez_compressed(CACHE / f"{unit.key}.npz", **ranks)
-    table.to_csv(CACHE / f"{unit.key}.csv", index=False, float_format="%.6g")  # last: it marks the unit as done
+    dataset, split = load(unit.data, unit.filter, folder)
+    readings = list(_readings(unit, dataset, split, epochs))
+    rows = [
+        {
+            "study": unit.study,
+            "data": unit.data,
+            "filter": unit.filter,
+            "method": unit.method,
+            "variant": reading.variant,
+            "seed": unit.seed,
+            "part": reading.part,
+            **mean_metrics(reading.better, reading.tied, dataset.n_items),
+            "users": len(reading.better),
+            "items": dataset.n_items,
+            **reading.facts,
+        }
+        for reading in readings
+    ]
+    seconds = time.perf_counter() - start
+    table = pd.DataFrame(rows).assign(run_seconds=seconds, settings=unit.settings, rules=RULES)
+    counts: dict[str, Any] = {}
+    for reading in readings:
+        counts[f"{reading.variant}|{reading.part}|better"] = reading.better.int().numpy()
+        counts[f"{reading.variant}|{reading.part}|tied"] = reading.tied.int().numpy()
+    CACHE.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(CACHE / f"{unit.key}.npz", **counts)
+    # last, since it marks the unit as done
+    table.to_csv(CACHE / f"{unit.key}.csv", index=False, float_format="%.6g", encoding="utf-8")
     return table
 
 
 @lru_cache(maxsize=2)
 def load(data: str, filter: str, folder: Path) -> tuple[Dataset, Split]:
     """A data set under one of FILTERS, split by leave-last-out."""
-    path = Path("data/town") if data == "town" else folder / data
-    return prepare(path, Config(repeats=FILTERS[filter]))
+    return prepare(TOWN if data == "town" else folder / data, Config().replace(repeats=FILTERS[filter]))
 
 
-def _ranks(unit: Unit, folder: Path, epochs: int | None) -> Iterator[tuple[str, str, np.ndarray, np.ndarray, dict]]:
-    """(variant, part, better, tied, facts) for everything that one unit measures."""
-    dataset, split = load(unit.data, unit.filter, folder)
+def _readings(unit: Unit, dataset: Dataset, split: Split, epochs: int | None) -> Iterator[Reading]:
+    """Everything that one unit measures."""
     if unit.method == "baselines":
+        config = Config().replace(repeats=FILTERS[unit.filter])
         for name, scorer in baselines(dataset, split).items():
-            for part in ("validation", "test"):
-                yield name, part, *_ranks_of(scorer, dataset, split, part, unit.filter, Config().max_len), {}
+            for part in PARTS:
+                better, tied, _ = ranks(scorer, held_out(dataset, split, part, config))
+                yield Reading(name, part, better, tied)
     elif unit.preset:
-        yield from _ranks_of_ours(unit, dataset, split, epochs)
+        yield from _readings_of_ours(unit, dataset, split, epochs)
     else:
-        yield from _ranks_of_peer(unit, dataset, split, epochs)
-
-
-def seen_items(dataset: Dataset, split: Split, part: str, filter: str) -> torch.Tensor:
-    """What may not be recommended: nothing on raw data, everything in the user's history where only first visits count
-    and a seen item can't be the answer. One rule for all methods. (N, M), filled with PAD."""
-    targets = getattr(split, part)
-    if filter == "raw":
-        return torch.empty(len(targets), 0, dtype=torch.long)
-    longest = int(np.diff(dataset.offsets).max())
-    return make_examples(dataset, targets, longest).history
-
-
-def _ranks_of(scorer, dataset: Dataset, split: Split, part: str, filter: str, max_len: int):
-    seen = seen_items(dataset, split, part, filter)
-    better, tied, _ = user_ranks(scorer, make_examples(dataset, getattr(split, part), max_len), seen)
-    return better.numpy().astype(np.int32), tied.numpy().astype(np.int32)
+        yield from _readings_of_peer(unit, dataset, split, epochs, PARTS)
 
 
 def epochs_for(examples: int) -> int:
@@ -190,127 +218,108 @@ def epochs_for(examples: int) -> int:
 
 def config_of(unit: Unit, dataset: Dataset, split: Split, epochs: int | None = None) -> Config:
     """The configuration of one of our units."""
-    config = PRESETS[unit.preset].replace(seed=unit.seed, repeats=FILTERS[unit.filter], steps=S, **unit.changes)
     limit = epochs_for(len(split.training_targets(dataset))) if epochs is None else epochs
-    return config.replace(epochs=unit.changes.get("epochs", limit))
+    ours = {"seed": unit.seed, "repeats": FILTERS[unit.filter], "steps": S, "epochs": limit}
+    return PRESETS[unit.preset].replace(**ours | unit.changes)
 
 
-def pretrained(unit_data: str, unit_filter: str, dataset: Dataset, split: Split, config: Config) -> torch.Tensor:
-    """Z* for a configuration, trained once and kept, since many units share it."""
-    names = ("seed", "dim", "hidden", "pos_weight", "gae_steps", "gae_pairs", "gae_lr")
-    key = "-".join([unit_data, unit_filter, *(f"{getattr(config, name):g}" for name in names)]).replace(" ", "_")
-    path = CACHE / f"z-{key}.safetensors"
-    if not path.is_file():
-        CACHE.mkdir(exist_ok=True)
-        z_star = pretrain_gae(training_graph(dataset, split), config, choose_device())
-        save_file({"z_star": z_star.cpu().contiguous()}, path)
-    return load_file(path)["z_star"].to(choose_device())
+def z_star_of(dataset: Dataset, split: Split, config: Config) -> Tensor | None:
+    """Z*, where the configuration needs it, from the cache: many units share it."""
+    if config.diffusion.delta == 0 or config.diffusion.aime_target != "gae":
+        return None
+    return pretrained(training_graph(dataset, split), config, choose_device(), folder=CACHE)
 
 
-def _ranks_of_ours(unit: Unit, dataset: Dataset, split: Split, epochs: int | None):
+def _readings_of_ours(unit: Unit, dataset: Dataset, split: Split, epochs: int | None) -> Iterator[Reading]:
     config = config_of(unit, dataset, split, epochs)
-    needs_z = config.delta > 0 and config.aime_target == "gae"
-    z_star = pretrained(unit.data, unit.filter, dataset, split, config) if needs_z else torch.empty(0)
+    if not unit.steps:
+        config = config.replace(compensator_epochs=0)
+    z_star = z_star_of(dataset, split, config)
     start = time.perf_counter()
     recommender = fit(dataset, split, config, z_star=z_star)
     seconds = time.perf_counter() - start
-    train = make_examples(dataset, split.training_targets(dataset), config.max_len)
-    for steps in unit.steps:
-        if steps not in recommender.compensators:
-            train_compensator(recommender, train, validation_sample(dataset, split, config), steps)
-    scorers = {f"S={s}": (s, False) for s in unit.steps} | {f"S={s} + compensator": (s, True) for s in unit.steps}
-    made = {name: recommender.scorer(*setting) for name, setting in scorers.items()}
+    train_compensators(recommender, dataset, split, unit.steps)
+    made: list[tuple[str, float, bool, Scorer]] = []  # variant, S, compensator, scorer
+    for compensate, ending in ((False, ""), (True, " + compensator")):
+        made += [(f"S={s}{ending}", s, compensate, recommender.scorer(s, compensate)) for s in unit.steps]
     if unit.markov:
-        made["Markov chain"] = recommender.markov_scorer()
+        made.append(("Markov chain", math.nan, False, recommender.markov_scorer()))
     if unit.samples:
-        made[f"mean of {unit.samples} samples"] = mean_of_samples(recommender, S, unit.samples)
-    for variant, scorer in made.items():
-        for part in ("validation", "test"):
-            before = time.perf_counter()
-            better, tied = _ranks_of(scorer, dataset, split, part, unit.filter, config.max_len)
-            yield (
-                variant,
-                part,
-                better,
-                tied,
-                {
-                    "S": float(variant.split()[0][2:]) if variant.startswith("S=") else math.nan,
-                    "compensator": "compensator" in variant,
-                    "delta": config.delta,
-                    "train_seconds": seconds,
-                    "rank_seconds": time.perf_counter() - before,
-                },
-            )
+        name = f"mean of {unit.samples} samples"
+        made.append((name, math.nan, False, mean_of_samples(recommender, S, unit.samples)))
+    for variant, s, compensate, scorer in made:
+        for part in PARTS:
+            examples = held_out(dataset, split, part, config)
+            start = time.perf_counter()
+            better, tied, _ = ranks(scorer, examples)
+            facts = {
+                "S": float(s),
+                "compensator": compensate,
+                "delta": config.diffusion.delta,
+                "train_seconds": seconds,
+                "rank_seconds": time.perf_counter() - start,
+            }
+            yield Reading(variant, part, better, tied, facts)
 
 
-def mean_of_samples(recommender: Recommender, steps: int, samples: int) -> EmbeddingScorer:
+def mean_of_samples(recommender: Recommender, steps: int, samples: int) -> QueryScorer:
     """Ranks by the mean query of several samples, each from a first noise of its own: ours, see notebook 08."""
     each = [recommender.scorer(steps, compensate=False, seed=seed) for seed in range(samples)]
-    return EmbeddingScorer(lambda history: sum(one.queries(history) for one in each) / samples, each[0].items)
+
+    def query(history: Tensor) -> Query:
+        queries = [one.query(history) for one in each]
+        # what a query grants to single items depends on the history alone, so it is the same in all of them
+        return queries[0]._replace(vectors=torch.stack([one.vectors for one in queries]).mean(0))
+
+    return QueryScorer(query, each[0].items)
 
 
-def write_peer_input(path: Path, dataset: Dataset, split: Split, filter: str, max_len: int) -> None:
-    """What `peers.py` reads: training sequences and the histories of both parts, as plain arrays."""
-    sequences = split.training_sequences(dataset)
-    parts = {}
-    for part in ("validation", "test"):
-        examples = make_examples(dataset, getattr(split, part), max_len)
-        parts |= {f"{part}_history": examples.history.numpy(), f"{part}_target": examples.target.numpy()}
-        parts[f"{part}_seen"] = seen_items(dataset, split, part, filter).numpy()
-    offsets = np.concatenate([[0], np.cumsum([len(sequence) for sequence in sequences])])
-    np.savez(path, n_items=dataset.n_items, train_items=np.concatenate(sequences), train_offsets=offsets, **parts)
-
-
-def _ranks_of_peer(unit: Unit, dataset: Dataset, split: Split, epochs: int | None):
-    CACHE.mkdir(exist_ok=True)
+def _readings_of_peer(
+    unit: Unit, dataset: Dataset, split: Split, epochs: int | None, parts: Sequence[str]
+) -> Iterator[Reading]:
+    """The wanted parts, and `peers.SAMPLE` where none is wanted."""
     if not PEERS.is_file():
         raise FileNotFoundError(f"{PEERS} is missing, which SASRec, GRU4Rec and item-kNN need; run `make peers`.")
-    source, out = CACHE / f"{unit.key}.in.npz", CACHE / f"{unit.key}.out.npz"
-    settings = dict(unit.changes)
-    write_peer_input(source, dataset, split, unit.filter, settings["max_len"])
+    config = Config().replace(repeats=FILTERS[unit.filter], max_len=unit.changes["max_len"])
     limit = epochs_for(len(split.training_targets(dataset))) if epochs is None else epochs
-    # a neighbour list that names the item itself is right where people return, and only there
-    settings |= {"seed": unit.seed, "epochs": limit, "patience": Config().patience, "itself": unit.filter == "raw"}
-    subprocess.run(
-        [PEERS, "-W", "ignore", FOLDER / "peers.py", unit.method, source, out, json.dumps(settings)], check=True
-    )
-    found = np.load(out)
+    settings = unit.changes | {"seed": unit.seed, "epochs": limit, "patience": config.train.patience}
+    settings["itself"] = unit.filter == "raw"  # a neighbour list names the item itself where people return, only there
+    with tempfile.TemporaryDirectory() as place:
+        source, out = Path(place) / "task.npz", Path(place) / "found.npz"
+        peers.write_task(source, dataset, split, config, parts)
+        subprocess.run(
+            [PEERS, "-W", "ignore", "-m", "results.peers", unit.method, source, out, json.dumps(settings)],
+            check=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+        with np.load(out) as file:
+            found = dict(file)
     facts = {"train_seconds": json.loads(str(found["facts"]))["seconds"]}
-    for part in ("validation", "test"):
-        yield "", part, found[f"{part}_better"], found[f"{part}_tied"], facts
-    source.unlink()
-    out.unlink()
+    for part in parts or [peers.SAMPLE]:
+        better, tied = (torch.from_numpy(found[f"{part}_{kind}"]).long() for kind in ("better", "tied"))
+        yield Reading("", part, better, tied, facts)
 
 
-def validation_figure(unit: Unit, folder: Path) -> dict[str, float]:
-    """HR@10 and NDCG@10 on at most VALIDATION_USERS of validation, test untouched: what the search looks at.
+def validation_metrics(unit: Unit, folder: Path) -> dict[str, float]:
+    """Metrics on `validation_sample`, test untouched: what the search looks at.
 
     Ours is ranked by f(x_T, T, h), DreamRec's recipe by its Markov chain.
     """
     dataset, split = load(unit.data, unit.filter, folder)
-    every = max(1, len(split.validation) // VALIDATION_USERS)
     if not unit.preset:
-        for _, part, better, tied, _ in _ranks_of_peer(unit, dataset, split, None):
-            if part == "validation":
-                chosen = slice(None, None, every)
-                better, tied = (torch.from_numpy(found[chosen]).long() for found in (better, tied))
-                ranks = better, tied, dataset.n_items
-    else:
-        config = config_of(unit, dataset, split).replace(compensator_epochs=0, steps=1)
-        needs_z = config.delta > 0
-        z_star = pretrained(unit.data, unit.filter, dataset, split, config) if needs_z else torch.empty(0)
-        recommender = fit(dataset, split, config, z_star=z_star)
-        scorer = recommender.markov_scorer() if unit.markov else recommender.scorer(1, compensate=False)
-        seen = seen_items(dataset, split, "validation", unit.filter)[::every][:VALIDATION_USERS]
-        ranks = user_ranks(scorer, validation_sample(dataset, split, config), seen)
-    means = metrics_of_ranks(*ranks).mean()
-    return {name: float(means[name]) for name in ("HR@10", "NDCG@10")}
+        [reading] = _readings_of_peer(unit, dataset, split, None, ())
+        return mean_metrics(reading.better, reading.tied, dataset.n_items)
+    config = config_of(unit, dataset, split).replace(compensator_epochs=0, steps=1)
+    recommender = fit(dataset, split, config, z_star=z_star_of(dataset, split, config))
+    scorer = recommender.markov_scorer() if unit.markov else recommender.scorer(1, compensate=False)
+    return evaluate(scorer, validation_sample(dataset, split, config))
 
 
 def ceiling() -> pd.DataFrame:
-    """The town's best possible rows, under both filters."""
+    """What the town's law reaches, under both filters."""
     rows = []
-    for name in FILTERS:
-        town = load("town", name, Path())
-        rows += [{"data": "town", "filter": name, **row} for row in ceiling_rows("data/town", *town)]
+    for name, repeats in FILTERS.items():
+        dataset, split = load("town", name, Path())
+        found = ceiling_rows(TOWN, dataset, split, Config().replace(repeats=repeats))
+        rows += [{"data": "town", "filter": name, **row} for row in found]
     return pd.DataFrame(rows)

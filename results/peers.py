@@ -1,81 +1,87 @@
 """Recommenders from kept libraries, run in an environment of their own: SASRec, GRU4Rec, item-kNN.
 
-    python results/peers.py METHOD INPUT.npz OUTPUT.npz '{"seed": 0, ...}'
+    PYTHONPATH=. .venv-peers/bin/python -m results.peers METHOD INPUT.npz OUTPUT.npz '{"seed": 0, ...}'
 
-SASRec and GRU4Rec are RecBole's model classes (whose pinned companions don't fit ours, hence the environment; its own
-quick start does not run on today's packages), item-kNN is implicit's. They train as DAE4Rec does, on the same answers
-with the same stopping rule: validation NDCG@10, with `patience`. INPUT holds the training sequences and the histories
-of validation and test, written by `grid.write_peer_input`; OUTPUT receives, for each tested user, how many items score
-above the answer and how many share its score (itself included).
+SASRec and GRU4Rec are RecBole's model classes (its pinned companions don't fit ours, hence the environment; its own
+quick start does not run on today's packages), item-kNN is implicit's. They learn from the same answers as DAE4Rec, each
+with the same items before it, stop by the same `EarlyStopping` on the same validation answers, and are judged by the
+same `ranking`. INPUT is written by `write_task`. OUTPUT receives, for each answer, how many items score above it and
+how many share its score, itself included.
 """
 
 import json
 import sys
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
 from scipy import sparse
+from torch import Tensor
 
-PAD = -1
-VALIDATION_USERS = 5_000
+from dae4rec_core.config import Config
+from dae4rec_core.data.dataset import Dataset, Examples, Split, held_out, validation_sample
+from dae4rec_core.method.model import PAD
+from dae4rec_core.ranking import evaluate, ranks
+from dae4rec_core.state import EarlyStopping
+from dae4rec_core.streams import seed_of, stream, weights_from
+
+SAMPLE = "sample"  # the validation answers that choose an epoch, see `validation_sample`
+FIELDS = ("history", "target", "user", "seen")  # of Examples
+
+Score = Callable[[Tensor], Tensor]  # histories (B, L), PAD on the left, to the scores of all items (B, |V|)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a method learns from and is judged on. examples: SAMPLE and the parts that are wanted, by name."""
+
+    n_items: int
+    sequences: list[np.ndarray]  # training items of each user, oldest first
+    examples: dict[str, Examples]
+
+
+def write_task(path: Path, dataset: Dataset, split: Split, config: Config, parts: Sequence[str]) -> None:
+    """The task as arrays in one file. parts: of "validation" and "test", judged at the end beside SAMPLE."""
+    examples = {part: held_out(dataset, split, part, config) for part in parts}
+    examples[SAMPLE] = validation_sample(dataset, split, config)
+    arrays = {f"{part}.{name}": getattr(chosen, name).numpy() for part, chosen in examples.items() for name in FIELDS}
+    sequences = split.training_sequences(dataset)
+    arrays["items"] = np.concatenate(sequences)
+    arrays["ends"] = np.cumsum([len(sequence) for sequence in sequences])
+    np.savez(path, n_items=np.array(dataset.n_items), **arrays)
+
+
+def read_task(path: str | Path) -> Task:
+    """What `write_task` wrote."""
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+    parts = {name.split(".")[0] for name in arrays if "." in name}
+    examples = {
+        part: Examples(*(torch.from_numpy(arrays[f"{part}.{name}"]) for name in FIELDS)) for part in sorted(parts)
+    }
+    return Task(int(arrays["n_items"]), np.split(arrays["items"], arrays["ends"][:-1]), examples)
 
 
 def main(method: str, source: str, out: str, parameters: str) -> None:
     """Train, rank the full catalogue, write `{part}_better`, `{part}_tied` and the facts of the run."""
     torch.set_num_threads(1)
-    data, settings = np.load(source), json.loads(parameters)
-    torch.manual_seed(settings["seed"])
+    task, settings = read_task(source), json.loads(parameters)
     start = time.perf_counter()
-    score, facts = item_knn(data, settings) if method == "item-kNN" else recbole(method, data, settings)
+    score, facts = item_knn(task, settings) if method == "item-kNN" else recbole(method, task, settings)
     facts["seconds"] = time.perf_counter() - start
-    ranks = {}
-    for part in ("validation", "test"):
-        better, tied = ranks_of(score, data, part, slice(None))
-        ranks |= {f"{part}_better": better, f"{part}_tied": tied}
-    np.savez_compressed(out, facts=json.dumps(facts), **ranks)
+    found: dict[str, Any] = {"facts": json.dumps(facts)}
+    for part, examples in task.examples.items():
+        better, tied, _ = ranks(score, examples)
+        found |= {f"{part}_better": better.int().numpy(), f"{part}_tied": tied.int().numpy()}
+    np.savez_compressed(out, **found)
 
 
-def ranks_of(score, data, part: str, chosen: slice) -> tuple[np.ndarray, np.ndarray]:
-    """Items above each answer, and items level with it (itself included), by `score` (B, L) -> (B, |V|).
-
-    Items in `{part}_seen` are never ranked.
-    """
-    history, target, seen = (data[f"{part}_{name}"][chosen] for name in ("history", "target", "seen"))
-    better, tied = [], []
-    for rows in np.array_split(np.arange(len(target)), max(1, len(target) // 1024)):
-        scores = np.array(score(history[rows]), dtype=np.float32)
-        users, places = np.nonzero(seen[rows] != PAD)
-        scores[users, seen[rows][users, places]] = -np.inf
-        own = scores[np.arange(len(rows)), target[rows]][:, None]
-        better.append((scores > own).sum(1))
-        tied.append((scores == own).sum(1))
-    return np.concatenate(better).astype(np.int32), np.concatenate(tied).astype(np.int32)
-
-
-def validation_ndcg(score, data) -> float:
-    """Mean NDCG@10 over at most VALIDATION_USERS; ties count against the answer."""
-    every = max(1, len(data["validation_target"]) // VALIDATION_USERS)
-    better, tied = ranks_of(score, data, "validation", slice(None, None, every))
-    rank = better + tied
-    return float(np.where(rank <= 10, 1 / np.log2(rank + 1), 0).mean())
-
-
-class Stopping:
-    """Keeps the best epoch's weights; `stale` counts the epochs since."""
-
-    def __init__(self):
-        self.best, self.figure, self.epoch, self.stale = None, -1.0, 0, 0
-
-    def keep(self, epoch: int, figure: float, module) -> None:
-        self.stale += 1
-        if figure > self.figure:
-            self.best = {name: value.detach().clone() for name, value in module.state_dict().items()}
-            self.figure, self.epoch, self.stale = figure, epoch, 0
-
-
-def recbole_model(method: str, n_items: int, settings: dict):
+def recbole_model(method: str, n_items: int, settings: dict[str, Any]) -> Any:
     """RecBole's SASRec (Kang & McAuley 2018) or GRU4Rec (Hidasi et al. 2016; Tan et al. 2016), full cross-entropy."""
     if method == "SASRec":
         from recbole.model.sequential_recommender.sasrec import SASRec as Model
@@ -106,78 +112,96 @@ def recbole_model(method: str, n_items: int, settings: dict):
     return Model(config, SimpleNamespace(num=lambda field: n_items + 1))  # 0 is their padding
 
 
-def recbole(method: str, data, settings: dict):
-    """Train one of RecBole's model classes on every position of the training sequences; returns its scorer and facts.
+def recbole(method: str, task: Task, settings: dict[str, Any]) -> tuple[Score, dict[str, Any]]:
+    """Train one of RecBole's model classes on every training answer; returns its scorer and facts.
 
     Both are causal, so that one pass over a sequence gives the prediction at each of its places. RecBole takes the
-    last one, in `gather_indexes`; in training we take them all: the same loss over all prefixes at a tenth of the cost.
+    last one, in `gather_indexes`; in training we take all that count, see `training_windows`.
     """
-    model = recbole_model(method, int(data["n_items"]), settings)
+    seed = settings["seed"]
+    with weights_from(seed, "model"):
+        model = recbole_model(method, task.n_items, settings)
     take_last, take_all = model.gather_indexes, lambda output, _: output
     optimizer = torch.optim.Adam(model.parameters(), lr=settings["lr"])
-    windows = training_windows(data, settings["max_len"])
-    lengths = torch.tensor([len(window) - 1 for window in windows])
+    windows = training_windows(task.sequences, settings["max_len"])
+    lengths = torch.tensor([len(items) for items, _ in windows])
+    counts = torch.tensor([int((answers > 0).sum()) for _, answers in windows])
 
     @torch.no_grad()
-    def score(rows: np.ndarray) -> np.ndarray:
+    def score(history: Tensor) -> Tensor:
         model.eval()
         model.gather_indexes = take_last
-        items, length = right_padded(rows[:, -settings["max_len"] :])
-        return model.full_sort_predict({"item_list": items, "length": length})[:, 1:].numpy()
+        items, length = right_padded(history)
+        return model.full_sort_predict({"item_list": items, "length": length})[:, 1:]
 
-    stopping = Stopping()
+    stopping = EarlyStopping(settings["patience"])
     for epoch in range(1, settings["epochs"] + 1):
+        order = stream(seed, "order", epoch)
+        torch.manual_seed(seed_of(seed, "dropout", epoch))
         model.train()
         model.gather_indexes = take_all
-        for rows in batches_of_like_length(lengths, settings["batch_size"]):
-            batch = torch.nn.utils.rnn.pad_sequence([windows[row] for row in rows.tolist()], batch_first=True)
-            inputs, answers = batch[:, :-1], batch[:, 1:]
-            real = answers > 0
-            logits = model(inputs, real.sum(1))[real] @ model.item_embedding.weight.T
+        for rows in batches_of_like_length(lengths, counts, settings["batch_size"], order):
+            items, answers = (
+                torch.nn.utils.rnn.pad_sequence([windows[row][place] for row in rows.tolist()], batch_first=True)
+                for place in (0, 1)
+            )  # (B, L) each
+            counted = answers > 0
+            logits = model(items, (items > 0).sum(1))[counted] @ model.item_embedding.weight.T
             optimizer.zero_grad(set_to_none=True)
-            model.loss_fct(logits, answers[real]).backward()
+            model.loss_fct(logits, answers[counted]).backward()
             optimizer.step()
-        stopping.keep(epoch, validation_ndcg(score, data), model)
-        if stopping.stale >= settings["patience"]:
+        stopping.keep(epoch, evaluate(score, task.examples[SAMPLE])["NDCG@10"], model)
+        if stopping.stop:
             break
-    model.load_state_dict(stopping.best)
-    return score, {"epoch": stopping.epoch}
+    stopping.restore(model)
+    return score, {"epoch": stopping.epoch - stopping.stale}
 
 
-def training_windows(data, max_len: int) -> list[torch.Tensor]:
-    """Training sequences in RecBole's item numbers (from 1), cut into windows of max_len answers; the item before each
-    answer is in the same window."""
+def training_windows(sequences: Sequence[np.ndarray], max_len: int) -> list[tuple[Tensor, Tensor]]:
+    """Windows of at most max_len items, and for each place of a window the item that came next: two (L,) tensors.
+
+    Items are in RecBole's numbers (from 1); an answer of 0 does not count. A causal model predicts the answer at a
+    place from the items up to that place, and of every answer of the training part these are the newest max_len items
+    before it, as in `training_examples`. So the first max_len answers of a sequence share one window, and each later
+    answer has a window of its own, in which it alone counts.
+    """
     windows = []
-    for items in np.split(data["train_items"] + 1, data["train_offsets"][1:-1]):
-        items = torch.from_numpy(items)
-        windows += [items[start : start + max_len + 1] for start in range(0, len(items) - 1, max_len)]
+    for sequence in sequences:
+        items = torch.from_numpy(sequence).long() + 1
+        if len(items) > 1:
+            windows.append((items[:-1][:max_len], items[1:][:max_len]))
+        for place in range(max_len + 1, len(items)):
+            answers = torch.zeros(max_len, dtype=torch.long)
+            answers[-1] = items[place]
+            windows.append((items[place - max_len : place], answers))
     return windows
 
 
-def batches_of_like_length(lengths: torch.Tensor, positions: int) -> list[torch.Tensor]:
-    """Rows in batches of about `positions` answers and of like length, in random order."""
-    order = torch.randperm(len(lengths))
+def batches_of_like_length(lengths: Tensor, counts: Tensor, size: int, generator: torch.Generator) -> list[Tensor]:
+    """Rows in batches of about `size` answers and of like length, in random order.
+
+    lengths, counts: (N,) items and answers of each window.
+    """
+    order = torch.randperm(len(lengths), generator=generator)
     order = order[torch.argsort(lengths[order], stable=True)]
-    batch = lengths[order].cumsum(0) // positions
+    batch = counts[order].cumsum(0) // size
     batches = order.split(torch.unique_consecutive(batch, return_counts=True)[1].tolist())
-    return [batches[number] for number in torch.randperm(len(batches)).tolist()]
+    return [batches[number] for number in torch.randperm(len(batches), generator=generator).tolist()]
 
 
-def right_padded(history: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """RecBole's form: item numbers from 1, zeros behind the newest item; and the lengths."""
-    order = np.argsort(history == PAD, axis=1, kind="stable")
-    return torch.from_numpy(np.take_along_axis(history, order, 1) + 1), torch.from_numpy((history != PAD).sum(1))
+def right_padded(history: Tensor) -> tuple[Tensor, Tensor]:
+    """RecBole's form of histories (B, L): item numbers from 1 with zeros behind the newest item, and lengths (B,)."""
+    order = (history == PAD).int().argsort(dim=1, stable=True)
+    return history.gather(1, order) + 1, (history != PAD).sum(1)
 
 
-def item_knn(data, settings: dict):
+def item_knn(task: Task, settings: dict[str, Any]) -> tuple[Score, dict[str, Any]]:
     """implicit's CosineRecommender: the nearest items, by cosine of their users, of everything in the history."""
     from implicit.nearest_neighbours import CosineRecommender
 
-    n_items = int(data["n_items"])
-    users = np.repeat(np.arange(len(data["train_offsets"]) - 1), np.diff(data["train_offsets"]))
-    counts = sparse.csr_matrix(
-        (np.ones(len(users)), (users, data["train_items"])), shape=(len(data["train_offsets"]) - 1, n_items)
-    )
+    users = np.repeat(np.arange(len(task.sequences)), [len(sequence) for sequence in task.sequences])
+    items = np.concatenate(task.sequences)
+    counts = sparse.csr_matrix((np.ones(len(users)), (users, items)), shape=(len(task.sequences), task.n_items))
     model = CosineRecommender(K=settings["neighbours"], num_threads=1)
     model.fit(counts, show_progress=False)
     near = model.similarity.tolil()
@@ -185,10 +209,11 @@ def item_knn(data, settings: dict):
         near.setdiag(0)
     near = near.tocsr()
 
-    def score(history: np.ndarray) -> np.ndarray:
-        rows, places = np.nonzero(history != PAD)
-        seen = sparse.csr_matrix((np.ones(len(rows)), (rows, history[rows, places])), shape=(len(history), n_items))
-        return (seen @ near).toarray()
+    def score(history: Tensor) -> Tensor:
+        rows, places = (history != PAD).nonzero(as_tuple=True)
+        items = history[rows, places].numpy()
+        known = sparse.csr_matrix((np.ones(len(rows)), (rows.numpy(), items)), shape=(len(history), task.n_items))
+        return torch.from_numpy((known @ near).toarray()).float()
 
     return score, {}
 

@@ -1,21 +1,27 @@
-"""From the cached runs to what is committed: runs.csv, ranks.parquet, better_than.csv, and the README's table."""
+"""From the cached runs to what is committed: runs.csv, ranks.parquet, better_than.csv, and the README's table.
+
+Rows of older rules stay until the same run is made under grid.RULES, and are marked wherever they are shown.
+"""
+
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from dae4rec_core.evaluation import paired_bootstrap
+from dae4rec_core.experiments.evaluation import paired_bootstrap
 from dae4rec_core.ranking import METRICS, metrics_of_ranks
 from results import grid
 from results.plan import units
 
 BETTER = grid.FOLDER / "better_than.csv"
 TABLE = grid.FOLDER / "table.md"
-README = grid.FOLDER.parent / "README.md"
+README = grid.ROOT / "README.md"
+OLD = "°"  # stands behind what was made under older rules
 FULL = f"S={grid.S} + compensator"
 # who is compared with whom: (method, variant) against all of these
 OURS = (("DAE4Rec", FULL), ("DAE4Rec improved", FULL))
-PEERS = (
+RIVALS = (
     *(("baselines", name) for name in grid.NO_TRAINING),
     ("item-kNN", ""),
     ("GRU4Rec", ""),
@@ -25,121 +31,127 @@ PEERS = (
 
 
 def gather() -> pd.DataFrame:
-    """All figures of the finished units, in the plan's order, to RUNS, and the ranks of the main table to RANKS.
+    """All metrics of the finished units, in the plan's order, to RUNS, and the ranks of the main table to RANKS.
 
     What the cache holds replaces what is committed. Raises FileNotFoundError when there is nothing at all.
     """
-    found = [
-        pd.read_csv(grid.CACHE / f"{unit.key}.csv", keep_default_na=False, na_values=[""])
-        if unit.cached
-        else unit.recorded()
-        for unit in units()
-    ]
+    found = [rows_of(unit) for unit in units()]
     if all(rows.empty for rows in found):
         raise FileNotFoundError(f"There are no finished runs in {grid.CACHE}; start with `python -m results run`.")
     table = pd.concat([rows for rows in found if len(rows)], ignore_index=True)
-    ranks = pd.concat([ranks_of(unit) for unit in units() if unit.study == "main"], ignore_index=True)
-    table.to_csv(grid.RUNS, index=False, float_format="%.5g")
-    ranks.to_parquet(grid.RANKS, index=False, compression="zstd")
+    ranked = [ranks_of(unit) for unit in units() if unit.study == "main"]
+    table.to_csv(grid.RUNS, index=False, float_format="%.5g", encoding="utf-8")
+    if ranked:
+        ranks = pd.concat(ranked, ignore_index=True)
+        ranks.to_parquet(grid.RANKS, index=False, compression="zstd")
     grid.committed.cache_clear()
     searches = sorted(grid.CACHE.glob("search-*.csv"))
     if searches:
-        new = pd.concat(map(pd.read_csv, searches))
-        old = pd.read_csv(grid.FOLDER / "search.csv")
+        new = pd.concat([grid.read_csv(path) for path in searches])
+        old = grid.read_csv(grid.SEARCH)
         kept = pd.concat([old[~old["method"].isin(new["method"])], new])
-        kept.to_csv(grid.FOLDER / "search.csv", index=False, float_format="%.4f")
+        kept.to_csv(grid.SEARCH, index=False, float_format="%.4f", encoding="utf-8")
     return grid.committed(grid.RUNS)  # rounded as it stands in the file
 
 
+def rows_of(unit: grid.Unit) -> pd.DataFrame:
+    """A unit's rows from the cache, else from RUNS: those made with its settings, else those of older rules."""
+    if unit.cached:
+        return grid.read_csv(grid.CACHE / f"{unit.key}.csv")
+    recorded, runs = unit.recorded(), grid.committed(grid.RUNS)
+    return recorded if len(recorded) else runs[unit.rows_in(runs, "study") & (runs["rules"] < grid.RULES)]
+
+
 def ranks_of(unit: grid.Unit) -> pd.DataFrame:
-    """(data, filter, method, variant, seed, better, tied) of every test answer of a unit, users in their order."""
+    """A row for every test answer of a unit, users in their order, with the columns of RANKS."""
     if not unit.cached:
         ranks = grid.committed(grid.RANKS)
         return ranks[unit.rows_in(ranks)]
-    arrays = np.load(grid.CACHE / f"{unit.key}.npz")
-    facts = {"data": unit.data, "filter": unit.filter, "method": unit.method}
-    tables = [
-        pd.DataFrame(
-            facts
-            | {"variant": name.split("|")[0], "seed": unit.seed}
-            | {kind: arrays[name.replace("better", kind)] for kind in ("better", "tied")}
-        )
-        for name in arrays
-        if name.endswith("|test|better")
-    ]
+    tables = []
+    with np.load(grid.CACHE / f"{unit.key}.npz") as arrays:
+        for name in arrays.files:
+            variant, part, kind = name.split("|")
+            if part == "test" and kind == "better":
+                facts: dict[str, Any] = {"data": unit.data, "filter": unit.filter, "method": unit.method}
+                facts |= {"variant": variant, "seed": unit.seed, "better": arrays[name]}
+                facts |= {"tied": arrays[f"{variant}|{part}|tied"], "rules": grid.RULES}
+                tables.append(pd.DataFrame(facts))
     return pd.concat(tables)
 
 
-def per_user(ranks: pd.DataFrame, n_items: int) -> pd.DataFrame | None:
-    """Metrics of every test answer, the mean over the seeds that are there; None when there are none."""
-    tables = [
-        metrics_of_ranks(*(torch.tensor(rows[kind].to_numpy()).long() for kind in ("better", "tied")), n_items)
-        for _, rows in ranks.groupby("seed")
-    ]
-    return sum(tables) / len(tables) if tables else None
+def per_user(ranks: pd.DataFrame, n_items: int) -> pd.DataFrame:
+    """Metrics of every test answer: (users, METRICS), the mean over the seeds that are there."""
+    tables = []
+    for _, rows in ranks.groupby("seed"):
+        better, tied = (torch.tensor(rows[kind].to_numpy()).long() for kind in ("better", "tied"))
+        tables.append(metrics_of_ranks(better, tied, n_items))
+    return pd.concat(tables).groupby(level=0).mean()
 
 
 def better_than(runs: pd.DataFrame) -> pd.DataFrame:
-    """`paired_bootstrap` of both our configurations with every peer, and of one with the other, to better_than.csv."""
-    ranks = dict(list(grid.committed(grid.RANKS).groupby(["data", "filter", "method", "variant"])))
-    items = dict(zip(zip(runs["data"], runs["filter"], strict=True), runs["items"], strict=True))
+    """`paired_bootstrap` of both our configurations with every rival, and of one with the other, to better_than.csv."""
+    items = {where: int(here["items"].iloc[0]) for where, here in runs.groupby(["data", "filter"], sort=False)}
+    users, rules = {}, {}  # by (data, filter, method, variant)
+    for key, ranks in grid.committed(grid.RANKS).groupby(["data", "filter", "method", "variant"]):
+        ranks = grid.newest(ranks)
+        users[key], rules[key] = per_user(ranks, items[key[:2]]), int(ranks["rules"].iloc[0])
     rows = []
-    for (data, filter), n_items in items.items():
-
-        def values(method: str, variant: str, where=(data, filter), n_items=n_items) -> pd.DataFrame | None:
-            found = ranks.get((*where, method, variant))
-            return None if found is None else per_user(found, n_items)
-
-        for method, variant in OURS:
-            ours = values(method, variant)
-            rivals = PEERS if method == "DAE4Rec" else (*PEERS, OURS[0])
-            for rival, rival_variant in rivals:
-                theirs = values(rival, rival_variant)
-                if ours is None or theirs is None:
+    for where in items:
+        for ours in OURS:
+            for rival in RIVALS if ours == OURS[0] else (*RIVALS, OURS[0]):
+                one, other = (*where, *ours), (*where, *rival)
+                if one not in users or other not in users:
                     continue
                 for metric in METRICS[:2]:
                     rows.append(
                         {
-                            "data": data,
-                            "filter": filter,
-                            "method": method,
-                            "rival": rival_variant if rival == "baselines" else rival,
+                            "data": where[0],
+                            "filter": where[1],
+                            "method": ours[0],
+                            "rival": rival[1] if rival[0] == "baselines" else rival[0],
                             "metric": metric,
-                            **paired_bootstrap(ours[metric], theirs[metric]),
+                            **paired_bootstrap(users[one][metric], users[other][metric]),
+                            "rules": min(rules[one], rules[other]),
                         }
                     )
     table = pd.DataFrame(rows)
-    table.to_csv(BETTER, index=False, float_format="%.4g")
+    table.to_csv(BETTER, index=False, float_format="%.4g", encoding="utf-8")
     return table
 
 
 def as_text(runs: pd.DataFrame) -> str:
-    """The main table as Markdown: HR@10 / NDCG@10 in percent on test, mean over seeds, ± their standard deviation."""
+    """The main table as Markdown: HR@10 / NDCG@10 in percent on test, mean over seeds, ± their standard deviation.
+
+    Cells that were made under older rules carry the mark OLD, which a last line explains.
+    """
     test = runs[(runs["study"] == "main") & (runs["part"] == "test")]
     sets = list(dict.fromkeys(zip(test["data"], test["filter"], strict=True)))
     lines = [
         "| HR@10 / NDCG@10 | " + " | ".join(f"{data}, {filter}" for data, filter in sets) + " |",
         "|---" * (len(sets) + 1) + "|",
     ]
-    for method, variant in (*PEERS, ("DAE4Rec", f"S={grid.S}"), *OURS):
+    for method, variant in (*RIVALS, ("DAE4Rec", f"S={grid.S}"), *OURS):
         rows = test[(test["method"] == method) & (test["variant"].fillna("") == variant)]
         name = variant if method == "baselines" else method
         name += ", no compensator" if variant == f"S={grid.S}" else ""
         cells = []
         for data, filter in sets:
-            here = rows[(rows["data"] == data) & (rows["filter"] == filter)]
-            cells.append(" / ".join(_percent(here[metric]) for metric in METRICS[:2]) if len(here) else "")
+            here = grid.newest(rows[(rows["data"] == data) & (rows["filter"] == filter)])
+            mark = f" {OLD}" if (here["rules"] < grid.RULES).any() else ""
+            cells.append(" / ".join(_percent(here[metric]) for metric in METRICS[:2]) + mark if len(here) else "")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    if any(OLD in line for line in lines):
+        lines += ["", f"{OLD} made under older rules, see results/README.md."]
     return "\n".join(lines) + "\n"
 
 
 def write_text(runs: pd.DataFrame) -> None:
     """`as_text` to table.md, and into the README between its two marks."""
     text = as_text(runs)
-    TABLE.write_text(text)
+    TABLE.write_text(text, encoding="utf-8")
     mark, end = "<!-- results/table.md -->\n", "<!-- end -->"
-    before, rest = README.read_text().split(mark)
-    README.write_text(before + mark + text + end + rest.split(end, 1)[1])
+    before, rest = README.read_text(encoding="utf-8").split(mark)
+    README.write_text(before + mark + text + end + rest.split(end, 1)[1], encoding="utf-8")
 
 
 def _percent(values: pd.Series) -> str:

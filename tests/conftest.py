@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dae4rec_core.config import Config
-from dae4rec_core.data import encode, filter_interactions, leave_last_out
+from dae4rec_core.data.dataset import encode, filter_interactions, leave_last_out
 from dae4rec_core.training import fit
 
 torch.set_num_threads(1)  # the tensors are tiny: more threads would only wait for each other
@@ -46,19 +46,35 @@ def ring(ring_frame):
 @pytest.fixture(scope="session")
 def tiny() -> Config:
     """A configuration that trains in a fraction of a second."""
-    return Config(
+    return Config().replace(
         k_core=2,
         max_len=5,
         dim=16,
         hidden=32,
         gae_steps=20,
         timesteps=10,
+        steps=5,
         epochs=2,
         batch_size=64,
         compensator_epochs=2,
-        gae_pairs=0,
-        aime_pairs=0,
+        gae_pairs=None,
+        aime_pairs=None,
         lr=3e-3,
+    )
+
+
+@pytest.fixture(scope="session")
+def first_visits(ring_frame):
+    """The ring where only a user's first visit of an item counts, as (dataset, leave-last-out split)."""
+    dataset = encode(filter_interactions(ring_frame, 2, "first_visits"), name="ring")
+    return dataset, leave_last_out(dataset)
+
+
+@pytest.fixture(scope="session")
+def ours(tiny) -> Config:
+    """`tiny` with everything that is not in the paper, for the data of `first_visits`."""
+    return tiny.replace(
+        repeats="first_visits", geometry="sphere", rank_weight=1.0, returns=True, neighbours=1.0, delta=0.0
     )
 
 

@@ -1,5 +1,8 @@
 """The benchmark runs at a tiny size, and its figures are what they say."""
 
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,8 +11,8 @@ import pytest
 import torch
 
 from benchmarks import __main__ as report
-from benchmarks import measure, pairs, sampling, training
-from dae4rec_core.data import make_examples
+from benchmarks import busy, measure, pairs, sampling, training
+from dae4rec_core.data.dataset import training_examples
 
 
 def test_slope_is_the_exponent():
@@ -59,7 +62,7 @@ def test_dense_is_extrapolated_where_it_would_not_fit(monkeypatch):
 
 
 def test_breakdown_adds_up_to_a_step(ring, tiny, trained):
-    examples = make_examples(ring[0], ring[1].training_targets(ring[0]), tiny.max_len)
+    examples = training_examples(*ring, tiny)
     weights = {name: value.clone() for name, value in trained.model.state_dict().items()}
     shares = training.breakdown(trained.model, examples, trained.z_star)
     trained.model.load_state_dict(weights)
@@ -76,5 +79,28 @@ def test_the_report_holds_every_row_and_the_machine(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["benchmarks", "--out", str(tmp_path / "results")])
     report.main()
     assert pd.read_csv(tmp_path / "results.csv")["figure"].tolist() == pytest.approx([0.000123, 12345.6], rel=1e-3)
-    text = (tmp_path / "results.md").read_text()
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
     assert "| 1.2e-04 | s |" in text and "| 12,346 | s |" in text and f"torch {torch.__version__}" in text
+
+
+def test_a_busy_machine_is_measured_and_told(monkeypatch, tmp_path):
+    """Every setting quiet and busy, each in a process of its own environment, the other process gone afterwards."""
+    seen, others = [], []
+    monkeypatch.setattr(busy, "FOLDER", tmp_path)
+    monkeypatch.setattr(busy, "measure", lambda setting: seen.append((setting, len(others))) or (1.0, 2.0))
+    real = busy.subprocess.Popen
+    monkeypatch.setattr(busy.subprocess, "Popen", lambda *a, **o: others.append(real(*a, **o)) or others[-1])
+    busy.main()
+    table = pd.read_csv(tmp_path / "busy.csv")
+    assert len(table) == 2 * len(busy.SETTINGS) and set(table["beside"]) == {"nothing", "one busy process"}
+    assert [count for _, count in seen] == [0] * 3 * len(busy.SETTINGS) + [1] * 3 * len(busy.SETTINGS)
+    assert len(others) == 1 and others[0].wait() != 0
+
+
+def test_waiting_threads_are_told_to_rest_before_torch_is_loaded():
+    """A fresh process that imports dae4rec_core first has the setting; one that sets another keeps its own."""
+    script = "import dae4rec_core, os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    for given, expected in (({}, "PASSIVE False"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE False")):
+        environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
+        found = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+        assert found.stdout.strip() == expected, found.stderr

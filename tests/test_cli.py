@@ -9,10 +9,23 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from dae4rec_core import checkpoint
 from dae4rec_core.__main__ import add_config_options, build_parser, config_of, main
-from dae4rec_core.config import Config
+from dae4rec_core.config import PRESETS, Config
+from dae4rec_core.data.dataset import prepare
+from dae4rec_core.data.sources import SOURCES
 from dae4rec_core.ranking import METRICS
-from dae4rec_core.sources import SOURCES
+
+COMMANDS = ["run", "fit", "evaluate", "recommend", "sweep", "artifacts", "town"]
+TINY = (
+    "--device cpu --k-core 2 --max-len 5 --dim 16 --hidden 32 --gae-steps 10 --timesteps 10 --steps 5 "
+    "--epochs 2 --batch-size 64 --compensator-epochs 1 --gae-pairs none --aime-pairs none"
+).split()
+
+
+def header_of(folder) -> dict:
+    with safe_open(folder / checkpoint.FILE, "pt") as file:
+        return json.loads(file.metadata()["recommender"])
 
 
 def saved_epoch(out) -> int:
@@ -20,11 +33,9 @@ def saved_epoch(out) -> int:
         return json.loads(file.metadata()["facts"])["epoch"]
 
 
-COMMANDS = ["run", "fit", "evaluate", "recommend", "sweep", "artifacts", "town"]
-TINY = (
-    "--device cpu --k-core 2 --max-len 5 --dim 16 --hidden 32 --gae-steps 10 --timesteps 10 "
-    "--epochs 2 --batch-size 64 --compensator-epochs 1 --gae-pairs 0 --aime-pairs 0"
-).split()
+def lines_of(text: str) -> list[str]:
+    """Lines with single blanks."""
+    return [" ".join(line.split()) for line in text.splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +71,12 @@ def test_town_then_run(tmp_path, capfd):
     assert town in capfd.readouterr().out
     assert main(["run", "--data", town, "--out", out, *TINY]) == 0
     text = capfd.readouterr().out
-    assert text.startswith("village: ")
+    assert text.startswith("village: ") and "seen items included" in text
     for name in ("popularity", "recency", "sequential rules", "DAE4Rec S=5 ", "the law, given"):
         assert name in text
     assert "DAE4Rec S=5 + compensator" in text and all(name in text for name in METRICS)
     assert text.count("really next: ") == text.count("  user ") == 10
-    assert json.loads((tmp_path / "out" / "recommender.json").read_text())["facts"] == {"data": "village"}
+    assert header_of(tmp_path / "out")["facts"] == {"data": "village"}
 
 
 def test_run_without_names_or_law_shows_item_ids(place, tmp_path, capfd):
@@ -76,33 +87,125 @@ def test_run_without_names_or_law_shows_item_ids(place, tmp_path, capfd):
     assert "60 users, 30 items" in text and "user u00, after i" in text
 
 
+def test_run_marks_the_answer_and_not_its_namesakes(ring_frame, tmp_path, capfd):
+    """All items share two names, so that a label says nothing about which item it is."""
+    ring_frame.to_csv(tmp_path / "interactions.csv", index=False)
+    ids = sorted(ring_frame["item_id"].unique())
+    names = ["The Inn" if n % 2 else "The Mill" for n in range(len(ids))]
+    pd.DataFrame({"item_id": ids, "name": names}).to_csv(tmp_path / "items.csv", index=False)
+    more = ["--delta", "0", "--rank-weight", "1", "--lr", "0.01"]
+    assert main(["run", "--data", str(tmp_path), "--out", f"{tmp_path}/out", *TINY, *more]) == 0
+    found = [text.splitlines() for text in capfd.readouterr().out.split("\n  user ")[1:]]
+    recommender = checkpoint.load(tmp_path / "out", "cpu")
+    dataset, _ = prepare(tmp_path, recommender.model.config)
+    expected = []
+    for user in range(0, 60, 6):
+        history, answer = dataset.sequence(user)[:-1], dataset.sequence(user)[-1]
+        best = recommender.recommend(dataset.item_ids[history], 5)["item_id"].tolist()
+        labels = [names[ids.index(item)] for item in best]
+        marks = ["->" if item == dataset.item_ids[answer] else "  " for item in best]
+        expected.append([f"    {mark} {label}" for mark, label in zip(marks, labels, strict=True)])
+    assert [lines[1:6] for lines in found] == expected
+    marks = [line for lines in expected for line in lines if "->" in line]
+    assert 0 < len(marks) < 10  # some answers were found, some weren't
+
+
+def test_run_on_first_visits_leaves_the_seen_items_out(place, tmp_path, capfd):
+    arguments = ["--data", f"{place}/ring.csv", "--out", f"{tmp_path}/out", *TINY, "--repeats", "first_visits"]
+    assert main(["run", *arguments]) == 0
+    text = capfd.readouterr().out
+    assert "seen items left out" in text and "seen items included" not in text
+    dataset, _ = prepare(place / "ring.csv", Config().replace(k_core=2, repeats="first_visits"))
+    lists = [part.splitlines()[1:6] for part in text.split("\n  user ")[1:]]
+    assert len(lists) == 10
+    for user, shown in zip(range(0, dataset.n_users, 6), lists, strict=True):
+        history = set(dataset.item_ids[dataset.sequence(user)[:-1]])
+        assert not history & {line.split()[-1] for line in shown}
+    # so does the command that recommends
+    item = dataset.item_ids[dataset.sequence(0)[0]]
+    assert main(["recommend", "--checkpoint", f"{tmp_path}/out", "--history", item, "-k", "29"]) == 0
+    assert item not in capfd.readouterr().out.split()
+
+
+@pytest.mark.parametrize("preset", ["letter", "reference", "improved", "dreamrec"])
+def test_every_preset_trains_and_recommends(place, tmp_path, capfd, preset):
+    """TINY's sizes hold; what makes the preset comes from it."""
+    out = tmp_path / "model"
+    assert main(["fit", "--preset", preset, "--data", f"{place}/ring.csv", "--out", str(out), *TINY]) == 0
+    assert main(["recommend", "--checkpoint", str(out), "--history", "i03", "i04", "-k", "3"]) == 0
+    assert len(lines_of(capfd.readouterr().out)[-4:]) == 4
+    sizes = {
+        "k_core": 2,
+        "max_len": 5,
+        "dim": 16,
+        "hidden": 32,
+        "gae_steps": 10,
+        "timesteps": 10,
+        "steps": 5,
+        "epochs": 2,
+        "batch_size": 64,
+        "compensator_epochs": 1,
+        "gae_pairs": None,
+        "aime_pairs": None,
+    }
+    assert checkpoint.load(out, "cpu").model.config == PRESETS[preset].replace(**sizes)
+
+
+def test_an_unknown_preset(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--preset", "paper"])
+    shown = capsys.readouterr().err
+    assert (
+        stop.value.code == 2
+        and [name for name in ("letter", "reference", "improved", "dreamrec", "paper") if name not in shown] == []
+    )
+
+
 def test_fit_twice_resumes(tmp_path, place, capfd):
     data, out = f"{place}/ring.csv", tmp_path / "model"
     shorter = [*TINY, "--epochs", "1"]
     assert main(["fit", "--data", data, "--out", str(out), *shorter]) == 0
     assert saved_epoch(out) == 1
+    assert "gae: 100%" in capfd.readouterr().err
     assert main(["fit", "--data", data, "--out", str(out), *TINY]) == 0
     assert saved_epoch(out) == 2
-    assert "Checkpoint written" in capfd.readouterr().out
-    ours, other = (load_file(f / "weights.safetensors") for f in (out, place / "model"))
+    shown = capfd.readouterr()
+    assert "Checkpoint written" in shown.out
+    assert "diffusion: 100%" in shown.err and "gae" not in shown.err
+    ours, other = (load_file(f / checkpoint.FILE) for f in (out, place / "model"))
     assert set(ours) == set(other)
     assert all(torch.equal(ours[name], other[name]) for name in ours)
 
 
-def test_evaluate(place, capfd):
+def test_evaluate_measures_and_trains_nothing(place, capfd):
     arguments = ["evaluate", "--checkpoint", f"{place}/model", "--data", f"{place}/ring.csv"]
     assert main(arguments) == 0
-    lines = [" ".join(line.split()) for line in capfd.readouterr().out.splitlines()]
+    shown = capfd.readouterr()
+    lines = lines_of(shown.out)
     assert lines[0] == "method HR@10 NDCG@10 HR@20 NDCG@20 MRR"
     # counted by hand from the ring: popularity has the answer among its first 10 for 26 of 60
     assert "popularity 43.33 16.54 79.67 25.56 11.90" in lines
-    assert len(lines) == 1 + 5 + 2
-    assert main([*arguments, "-S", "1", "10", "--markov"]) == 0
+    assert len(lines) == 1 + 5 + 2 and "compensator" not in shown.err
+    assert main([*arguments, "-S", "1", "5", "10", "--markov"]) == 0
     text = capfd.readouterr().out
-    for name in ("S=1", "S=1 + compensator", "S=10", "S=10 + compensator", "S=markov"):
-        assert f"DAE4Rec {name} " in text
-    again = main([*arguments, "-S", "1", "10", "--markov"])
-    assert again == 0 and capfd.readouterr().out == text
+    methods = [line.rsplit(maxsplit=5)[0] for line in lines_of(text) if line.startswith("DAE4Rec")]
+    assert methods == [f"DAE4Rec S={s}" for s in ("1", "5", "5 + compensator", "10", "markov")]
+    last = text.splitlines()[-1]
+    assert last.startswith("No compensator was trained for S = 1, 10:") and last.endswith(".")
+    assert main([*arguments, "-S", "1", "5", "10", "--markov"]) == 0
+    assert capfd.readouterr().out == text
+
+
+def test_evaluate_without_any_compensator(place, tmp_path, capfd):
+    data, out = f"{place}/ring.csv", str(tmp_path / "model")
+    assert main(["fit", "--data", data, "--out", out, *TINY, "--compensator-epochs", "0"]) == 0
+    capfd.readouterr()
+    assert main(["evaluate", "--checkpoint", out, "--data", data]) == 0
+    text = capfd.readouterr().out
+    assert "DAE4Rec S=5 " in text and "+ compensator" not in text
+    assert "No compensator was trained for S = 5:" in text
+    assert main(["run", "--data", data, "--out", out, *TINY, "--compensator-epochs", "0"]) == 0
+    assert capfd.readouterr().out.count("really next: ") == 10
 
 
 def test_recommend(place, capfd, ring):
@@ -124,34 +227,11 @@ def test_recommend(place, capfd, ring):
     assert known == lines("--history", *history)
 
 
+@pytest.mark.slow
 def test_sweep(place, tmp_path, capfd):
     out = tmp_path / "deep" / "sweep.csv"
-    assert (
-        main(
-            [
-                "sweep",
-                "--data",
-                f"{place}/ring.csv",
-                "--out",
-                str(out),
-                *TINY,
-                "--deltas",
-                "0",
-                "2.5",
-                "-S",
-                "1",
-                "3",
-                "--seeds",
-                "0",
-                "1",
-                "--markov",
-                "--parts",
-                "validation",
-                "test",
-            ]
-        )
-        == 0
-    )
+    more = "--deltas 0 2.5 -S 1 3 --seeds 0 1 --markov --parts validation test".split()
+    assert main(["sweep", "--data", f"{place}/ring.csv", "--out", str(out), *TINY, *more]) == 0
     table = pd.read_csv(out)
     ours = table[table["method"] == "DAE4Rec"]
     # 2 parts x 2 deltas x 2 seeds x (2 S x with and without + the Markov chain)
@@ -213,25 +293,21 @@ def test_every_field_of_the_configuration_is_an_option():
     parser = argparse.ArgumentParser()
     add_config_options(parser)
     assert config_of(parser.parse_args([])) == Config()
-    changed = config_of(
-        parser.parse_args(
-            [
-                "--delta",
-                "0.5",
-                "--positions",
-                "false",
-                "--schedule",
-                "cosine",
-                "--k-core",
-                "3",
-                "--pos-weight",
-                "1",
-                "--steps",
-                "7",
-            ]
-        )
-    )
-    assert changed == Config(delta=0.5, positions=False, schedule="cosine", k_core=3, pos_weight=1.0, steps=7)
+    for preset, config in PRESETS.items():
+        assert config_of(parser.parse_args(["--preset", preset])) == config
+    # every value of one preset, given as text on top of another
+    for config in PRESETS.values():
+        given = [text for name, value in config.flat().items() for text in (f"--{name.replace('_', '-')}", str(value))]
+        assert config_of(parser.parse_args(["--preset", "dreamrec", *given])) == config
+
+
+@pytest.mark.parametrize(
+    "option", [["--dim", "wide"], ["--dim", "none"], ["--positions", "1"], ["--aime-pairs", "all"]]
+)
+def test_text_that_is_no_value_of_an_option(option, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *option])
+    assert stop.value.code == 2 and option[0] in capsys.readouterr().err
 
 
 # bad input
@@ -256,9 +332,10 @@ def test_bad_data(tmp_path, place, refuses):
 @pytest.mark.parametrize(
     "more, words",
     [
-        (["--delta", "-1"], ["Config.delta", "-1.0", "0 or more"]),
-        (["--timesteps", "10", "--steps", "11"], ["(S) is 11", "(T) = 10", "at most T"]),
-        (["--steps", "-1"], ["Config.steps", "0 or more"]),
+        (["--delta", "-1"], ["Config.delta", "-1.0", "at least 0"]),
+        (["--timesteps", "10", "--steps", "11"], ["(S) is 11", "at most T"]),
+        (["--steps", "0"], ["Config.steps", "at least 1"]),
+        (["--returns", "true"], ["Config.returns", "Config.rank_weight"]),
         (["--split", "random"], ["Config.split", "'random'", "global_time"]),
         (["--device", "abacus"], ["'abacus'", "choose auto"]),
     ],
@@ -294,10 +371,10 @@ def test_bad_evaluate(place, tmp_path, ring_frame, refuses):
     fewer = ring_frame[ring_frame["item_id"] != "i07"]
     fewer.to_csv(tmp_path / "fewer.csv", index=False)
     refuses([*base, "--data", tmp_path / "fewer.csv"], "different catalogues", "fewer.csv", "give")
-    tensors = load_file(place / "model" / "weights.safetensors")
+    tensors = load_file(place / "model" / checkpoint.FILE)
     tensors["model.embedding.weight"][0, 0] = torch.nan
-    (tmp_path / "recommender.json").write_text((place / "model" / "recommender.json").read_text())
-    save_file(tensors, tmp_path / "weights.safetensors")
+    metadata = {"recommender": json.dumps(header_of(place / "model"))}
+    save_file(tensors, tmp_path / checkpoint.FILE, metadata)
     refuses(["evaluate", "--checkpoint", tmp_path, *data], "NaN", "model.embedding.weight")
 
 

@@ -8,84 +8,112 @@ import sys
 import pytest
 import torch
 
-from dae4rec_core.data import make_examples
+from dae4rec_core import checkpoint
+from dae4rec_core.data.dataset import held_out, training_examples
 from dae4rec_core.distributed import launch, sum_over_processes, world
 from dae4rec_core.events import History
-from dae4rec_core.recommender import Recommender
-from dae4rec_core.training import fit, last_noisy
+from dae4rec_core.training import fit, sample_e_tau1
 
 SCRIPT = """
 import json, sys
 from pathlib import Path
 import torch
+from dae4rec_core import checkpoint
 from dae4rec_core.config import Config
-from dae4rec_core.data import prepare
+from dae4rec_core.data.dataset import prepare
 from dae4rec_core.distributed import world
 from dae4rec_core.events import History
 from dae4rec_core.training import fit
 
 torch.set_num_threads(1)
-data, config, out = sys.argv[1], Config(**json.loads(sys.argv[2])), Path(sys.argv[3])
-history = History()
-recommender = fit(*prepare(data, config), config, "cpu", [history], out / "state")
-rank, processes = world()
-digest = {name: value.double().sum().item() for name, value in recommender.model.state_dict().items()}
-events = [[e.stage, e.step, e.figures] for e in history.events]
-(out / f"rank{rank}.json").write_text(json.dumps({"processes": processes, "events": events, "digest": digest}))
-if rank == 0:
-    recommender.save(out / "checkpoint")
+data, out = sys.argv[1], Path(sys.argv[2])
+found = []
+for name, values in json.loads(sys.argv[3]):  # runs, one after the other
+    config, history = Config.from_dict(values), History()
+    recommender = fit(*prepare(data, config), config, "cpu", [history], out / name / "state")
+    checkpoint.save(recommender, out / name)
+    digest = {name: value.double().sum().item() for name, value in recommender.model.state_dict().items()}
+    events = [[event.stage, event.step, event.metrics] for event in history.events]
+    found.append({"processes": world()[1], "events": events, "digest": digest})
+(out / f"rank{world()[0]}.json").write_text(json.dumps(found))
 """
 
 
-def run_two(arguments, **environment):
+def run_two(arguments):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
 
 
-def fit_with_two(tmp_path, data, config):
+def fit_with_two(tmp_path, data, runs):
+    """What both processes saw of each of the runs, (folder, configuration)."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    found = run_two([str(script), str(data), json.dumps(config.to_dict()), str(tmp_path)])
+    configs = json.dumps([(name, config.to_dict()) for name, config in runs])
+    found = run_two([str(script), str(data), str(tmp_path), configs])
     assert found.returncode == 0, found.stderr[-3000:]
-    return [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+    return list(zip(*ranks, strict=True))
 
 
-@pytest.mark.parametrize("pairs", [0, 200])
-def test_two_processes_follow_the_loss_curve_of_one(tmp_path, ring_csv, ring, tiny, pairs):
-    """Every reported figure within 1e-4 (relative), final weights within 1e-3; both processes hold the same model.
+@pytest.fixture(scope="module")
+def runs(tiny):
+    """Runs of two processes, all in one launch. Dropout is off, since its masks belong to a process."""
+    exact = tiny.replace(dropout=0.0, pair_tile=8, epochs=3)
+    return {
+        "exact": exact,
+        "sampled pairs": exact.replace(gae_pairs=200, aime_pairs=200),
+        "returns": exact.replace(delta=0.0, rank_weight=1.0, returns=True, neighbours=1.0, geometry="sphere"),
+        "guidance": exact.replace(delta=0.0, unconditional=0.3, guidance=1.0),
+        "stopped": exact.replace(epochs=1),
+    }
 
-    Dropout is off, since its masks belong to a process. The last batch is an odd one, so shares differ in size.
+
+@pytest.fixture(scope="module")
+def together(runs, ring_frame, tmp_path_factory):
+    """The folder with ring.csv and a checkpoint of each run, and what both processes saw of it."""
+    folder = tmp_path_factory.mktemp("two")
+    ring_frame.to_csv(folder / "ring.csv", index=False)
+    return folder, dict(zip(runs, fit_with_two(folder, folder / "ring.csv", runs.items()), strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["exact", "sampled pairs", "returns", "guidance"])
+def test_two_processes_follow_the_loss_curve_of_one(together, runs, ring, name):
+    """Every reported metric within 1e-4 (relative), final weights within 1e-3; both processes hold the same model.
+
+    The last batch is an odd one, so shares differ in size: a wrong weight would be seen.
     """
-    config = tiny.replace(dropout=0.0, gae_pairs=pairs, aime_pairs=pairs, pair_tile=8, epochs=3)
-    log = History()
+    folder, found = together
+    (first, second), config, log = found[name], runs[name], History()
+    assert len(training_examples(*ring, config)) % config.train.batch_size % 2 == 1
     alone = fit(*ring, config, "cpu", [log])
-    examples = len(make_examples(ring[0], ring[1].training_targets(ring[0]), 5))
-    assert examples % config.batch_size % 2 == 1  # the test would miss a wrong weight otherwise
-    first, second = fit_with_two(tmp_path, ring_csv, config)
     assert first["processes"] == 2
     assert first["digest"] == second["digest"] and first["events"] == second["events"]
     assert [(stage, step) for stage, step, _ in first["events"]] == [(e.stage, e.step) for e in log.events]
-    for (_, _, figures), event in zip(first["events"], log.events, strict=True):
-        assert figures == pytest.approx(event.figures, rel=1e-4, abs=1e-6), event
-    together = Recommender.load(tmp_path / "checkpoint", "cpu")
-    for name, value in alone.model.state_dict().items():
-        torch.testing.assert_close(together.model.state_dict()[name], value, rtol=1e-3, atol=1e-4, msg=name)
+    for (_, _, metrics), event in zip(first["events"], log.events, strict=True):
+        assert metrics == pytest.approx(event.metrics, rel=1e-4, abs=1e-6), event
+    saved = checkpoint.load(folder / name, "cpu")
+    assert sorted(saved.compensators) == [5]
+    for key, value in alone.model.state_dict().items():
+        torch.testing.assert_close(saved.model.state_dict()[key], value, rtol=1e-3, atol=1e-4, msg=key)
 
 
-def test_a_run_of_two_that_was_stopped_is_resumed(tmp_path, ring_csv, tiny):
-    """One epoch, then the same command with three: as if it had never stopped."""
-    one, three = (tiny.replace(epochs=e) for e in (1, 3))
-    for name in ("whole", "parts"):
-        (tmp_path / name).mkdir()
-    whole, _ = fit_with_two(tmp_path / "whole", ring_csv, three)
-    fit_with_two(tmp_path / "parts", ring_csv, one)
-    resumed, _ = fit_with_two(tmp_path / "parts", ring_csv, three)
+@pytest.mark.slow
+def test_a_run_of_two_that_was_stopped_is_resumed(together, runs):
+    """One epoch, then in new processes the same command with three: as if it had never stopped, Z* included."""
+    folder, found = together
+    [(resumed, other)] = fit_with_two(folder, folder / "ring.csv", [("stopped", runs["exact"])])
+    first, whole = found["stopped"][0], found["exact"][0]
+    assert resumed["digest"] == other["digest"]
     assert resumed["digest"] == pytest.approx(whole["digest"], rel=1e-6)
+    assert [step for stage, step, _ in first["events"] if stage == "diffusion"] == [1]
     assert [step for stage, step, _ in resumed["events"] if stage == "diffusion"] == [2, 3]
+    assert "gae" in {stage for stage, *_ in first["events"]}
+    assert "gae" not in {stage for stage, *_ in resumed["events"]}
 
 
+@pytest.mark.slow
 def test_a_batch_that_the_processes_cant_share_is_refused(tmp_path, ring_csv):
     small = ["--k-core", "2", "--gae-steps", "5", "--dim", "8", "--hidden", "8"]
     out = tmp_path / "out"
@@ -104,9 +132,9 @@ def test_alone_there_is_one_process_and_nothing_to_sum(ring, trained, tiny):
     x = torch.arange(3.0)
     sum_over_processes(x)
     assert x.tolist() == [0, 1, 2]
-    examples = make_examples(ring[0], ring[1].validation, tiny.max_len)
+    examples = held_out(*ring, "validation", tiny)
     draws = [torch.Generator().manual_seed(0) for _ in range(2)]
     sizes = zip(draws, (99, 7), strict=True)
-    (whole, h), (split, _) = (last_noisy(trained.model, examples, 5, g, size) for g, size in sizes)
-    assert whole.shape == split.shape == h.shape == (len(examples), tiny.dim)
+    (whole, h), (split, _) = (sample_e_tau1(trained.model, examples, 5, g, size) for g, size in sizes)
+    assert whole.shape == split.shape == h.shape == (len(examples), 16)
     torch.testing.assert_close(split[:7], whole[:7], rtol=1e-5, atol=1e-6)  # the first noise is the same

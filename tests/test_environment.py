@@ -7,7 +7,8 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = SETTINGS["project"]
 
 
 def pinned() -> dict[str, str]:
@@ -17,8 +18,14 @@ def pinned() -> dict[str, str]:
 
 def test_every_direct_dependency_is_pinned():
     extras = PROJECT["optional-dependencies"]
-    for name in [*PROJECT["dependencies"], *(name for extra in extras.values() for name in extra)]:
-        assert name.lower().replace("_", "-") in pinned(), name
+    names = [*PROJECT["dependencies"], *(name for extra in extras.values() for name in extra)]
+    assert [name for name in names if name.lower().replace("_", "-") not in pinned()] == []
+
+
+def test_every_folder_of_the_module_is_installed():
+    folders = {file.parent.relative_to(ROOT) for file in (ROOT / "dae4rec_core").rglob("*.py")}
+    assert {".".join(folder.parts) for folder in folders} == set(SETTINGS["tool"]["setuptools"]["packages"])
+    assert [folder for folder in folders if not (ROOT / folder / "__init__.py").is_file()] == []
 
 
 def test_environment_yml_installs_what_pyproject_names():
@@ -32,11 +39,12 @@ def test_environment_yml_installs_what_pyproject_names():
 
 
 def test_continuous_integration_runs_the_command_of_the_readme():
-    assert re.search(r"^make test$", (ROOT / ".ci" / "run").read_text(), re.M)
+    commands = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert commands.index("make check") < commands.index("make test")
     readme = (ROOT / "README.md").read_text()
     assert "make lab" in readme and "make test" in readme
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
-    assert {"lab", "test", "run", "artifacts", "notebooks", "town"} <= set(targets)
+    assert {"lab", "check", "test", "run", "artifacts", "notebooks", "town"} <= set(targets)
 
 
 def test_the_readme_points_at_files_that_exist():

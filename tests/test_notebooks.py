@@ -1,15 +1,18 @@
 """What every notebook must be: executed in order, free of errors, described in words, with exercises that check."""
 
 import ast
+import importlib
 import re
 from pathlib import Path
+from types import ModuleType
 
 import nbformat
 import pytest
 
 from dae4rec_core import exercises
 
-FOLDER = Path(__file__).parent.parent / "notebooks"
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "notebooks"
 NAMES = [
     "00_start_here",
     "01_interaction_graph",
@@ -73,6 +76,52 @@ def test_links_between_notebooks_exist(notebook):
     prose = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
     for target in re.findall(r"\]\(([\w./-]+\.ipynb)\)", prose):
         assert (FOLDER / target).is_file(), target
+
+
+@pytest.mark.parametrize(
+    "path", [*sorted(FOLDER.glob("*.ipynb")), ROOT / "demo/demo.ipynb"], ids=lambda path: path.stem
+)
+def test_all_that_a_notebook_takes_from_the_module_is_there(path):
+    sources = [cell.source for cell in code_cells(nbformat.read(path, as_version=4))]
+    assert [name for name in taken(sources) if not exists(name)] == []
+
+
+def taken(sources: list[str]) -> list[str]:
+    """Every name of dae4rec_core that code cells import, and every attribute of an imported module that they read."""
+    nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
+    imports = [n for n in nodes if isinstance(n, ast.ImportFrom) and (n.module or "").startswith("dae4rec_core")]
+    known = {name.asname or name.name: f"{n.module}.{name.name}" for n in imports for name in n.names}
+    return list(known.values()) + [
+        f"{known[node.value.id]}.{node.attr}"
+        for node in nodes
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and isinstance(found(known.get(node.value.id, "")), ModuleType)
+    ]
+
+
+def found(name: str) -> object:
+    """The module of this name, or what a module holds under its last part; None when there is neither."""
+    try:
+        return importlib.import_module(name)
+    except (ModuleNotFoundError, ValueError):
+        place, _, last = name.rpartition(".")
+        return getattr(importlib.import_module(place), last, None) if place else None
+
+
+def exists(name: str) -> bool:
+    return found(name) is not None
+
+
+def test_a_name_that_is_gone_is_noticed():
+    gone = [
+        "from dae4rec_core.views import plots\nplots.show\nplots.nothing",
+        "from dae4rec_core.config import Nothing",
+    ]
+    assert [name for name in taken(gone) if not exists(name)] == [
+        "dae4rec_core.config.Nothing",
+        "dae4rec_core.views.plots.nothing",
+    ]
 
 
 def functions(source):

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,18 @@ def test_the_first_cell_gets_what_is_absent(places, monkeypatch, tmp_path, one_s
     assert clone == "git clone --depth=1 https://github.com/someone/series series" and pip.endswith("install -q ..")
     assert Path(os.getcwd()) == tmp_path / "colab/series/notebooks"
     one_sentence(lambda: run_cell(places, monkeypatch, tmp_path / "installed", "", False), "REPOSITORY")
+
+
+def test_the_first_cell_comes_before_torch_and_tells_its_threads_to_wait(places):
+    check = "assert 'torch' not in sys.modules and os.environ['OMP_WAIT_POLICY'] == 'PASSIVE'"
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    cell = places.CELL.format(repository="")
+    run = subprocess.run([sys.executable, "-c", f"{cell}\n{check}"], env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    for path in NOTEBOOKS:
+        code = ["".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+        assert code[0] == cell, path.name
+        assert not re.search(r"^(import|from) torch", code[0], re.M)
 
 
 def test_badges_name_a_notebook_that_exists(places, one_sentence):

@@ -1,50 +1,97 @@
-"""A trained model in use: recommending, saving, loading, and what can be wrong with each."""
-
-import json
+"""A trained model in use: sampling, scoring, recommending for one and for many, and what can be wrong with each."""
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
-from dae4rec_core.data import make_examples, pad_histories
-from dae4rec_core.ranking import evaluate
+from dae4rec_core.data.dataset import held_out, pad_histories
+from dae4rec_core.method.model import scores
+from dae4rec_core.method.sampling import choose_tau, skip_step
+from dae4rec_core.ranking import QueryScorer, evaluate
 from dae4rec_core.recommender import Recommender
-from dae4rec_core.retrieval import EmbeddingScorer, ItemIndex
+from dae4rec_core.retrieval import ItemIndex
+from dae4rec_core.training import fit
 
 NEWCOMER = ["i03", "i04", "i29", "i05"]  # no user of the ring has this history
+S, MAX_LEN = 5, 5  # of `tiny`
 
 
-@pytest.fixture
-def folder(trained, tmp_path):
-    trained.save(tmp_path, data="ring")
-    return tmp_path
+def dense(scorer: QueryScorer, history: torch.Tensor) -> torch.Tensor:
+    """The scores of all items."""
+    return scores(scorer.query(history), scorer.items)
 
 
-def test_save_and_load_round_trip(trained, folder):
-    loaded = Recommender.load(folder, "cpu")
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "recommender.json",
-        "weights.safetensors",
-    ]
-    assert loaded.model.config == trained.model.config
-    assert loaded.item_ids.tolist() == trained.item_ids.tolist()
-    assert torch.equal(loaded.z_star, trained.z_star)
-    assert sorted(loaded.compensators) == sorted(trained.compensators) == [5]
-    for options in ({}, {"compensate": False, "steps": 3}, {"exclude_seen": True, "seed": 4}):
-        one, other = (r.recommend(NEWCOMER, 7, **options) for r in (trained, loaded))
-        assert one.equals(other)
-    assert json.loads((folder / "recommender.json").read_text())["facts"] == {"data": "ring"}
+@pytest.fixture(scope="module")
+def trained_ours(first_visits, ours):
+    """All that is not in the paper, trained on first visits."""
+    return fit(*first_visits, ours, "cpu")
 
 
-def test_a_recommender_without_z_star_is_saved_too(trained, tmp_path):
-    Recommender(trained.model, trained.item_ids).save(tmp_path)
-    assert Recommender.load(tmp_path, "cpu").z_star is None
+@pytest.fixture(scope="module")
+def histories(ring):
+    dataset, _ = ring
+    return [dataset.item_ids[dataset.sequence(user)].tolist() for user in range(dataset.n_users)]
 
 
-def test_a_new_user_is_served_in_one_call(trained, folder, ring):
-    found = Recommender.load(folder, "cpu").recommend(NEWCOMER, k=5)
+# sampling
+
+
+def test_generate_is_skip_step_sampling_ended_by_the_compensator(trained):
+    rows = pad_histories([[1, 2], [3], [4, 9, 4, 28, 0]], MAX_LEN)
+    x_T = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
+    model = trained.model
+    with torch.no_grad():
+        h = model.condition(rows)
+        e_tau1, e_0 = skip_step(model.denoiser, x_T, h, model.alpha_bar, choose_tau(10, S))
+        corrected = trained.compensators[S](e_tau1, h)
+    torch.testing.assert_close(trained.generate(rows, x_T=x_T), corrected)  # S as trained
+    torch.testing.assert_close(trained.generate(rows, S, compensate=False, x_T=x_T), e_0)
+    assert not torch.allclose(corrected, e_0)
+
+
+def test_given_noise_decides_and_on_step_follows(trained):
+    rows = pad_histories([[1, 2], [3]], MAX_LEN)
+    x_T = torch.randn(2, 16, generator=torch.Generator().manual_seed(0))
+    visited = []
+    one = trained.generate(rows, 3, False, x_T=x_T, on_step=lambda i, t, *_: visited.append(t))
+    assert torch.equal(one, trained.generate(rows, 3, False, x_T=x_T))
+    assert not torch.equal(one, trained.generate(rows, 3, False, x_T=-x_T))
+    assert visited == choose_tau(10, 3)[::-1] and visited[0] == 10
+
+
+def test_scorers_evaluate_reproducibly_and_differ(trained, ring, tiny):
+    examples = held_out(*ring, "test", tiny)
+    makers = {
+        "compensated": lambda: trained.scorer(),
+        "plain": lambda: trained.scorer(compensate=False),
+        "S = 1": lambda: trained.scorer(1, compensate=False),
+        "other noise": lambda: trained.scorer(purpose="judging"),
+        "other seed": lambda: trained.scorer(seed=1),
+        "markov": lambda: trained.markov_scorer(),
+    }
+    tables = {}
+    for name, make in makers.items():
+        tables[name] = dense(make(), examples.history)
+        assert tables[name].shape == (60, 30) and not tables[name].requires_grad
+        assert torch.equal(tables[name], dense(make(), examples.history))
+        assert evaluate(make(), examples) == evaluate(make(), examples)
+    assert len({table.numpy().tobytes() for table in tables.values()}) == len(makers)
+
+
+def test_a_batch_gets_the_noise_of_its_place(trained, ring, tiny):
+    """Batches draw one after the other from one stream, so their size doesn't matter."""
+    history = held_out(*ring, "test", tiny).history
+    whole, parts = trained.scorer(), trained.scorer()
+    found = torch.cat([parts.query(rows).vectors for rows in history.split(17)])
+    torch.testing.assert_close(found, whole.query(history).vectors)
+
+
+# one user
+
+
+def test_a_new_user_is_served_in_one_call(trained, ring):
+    found = trained.recommend(NEWCOMER, k=5)
     assert list(found) == ["item_id", "score"] and len(found) == 5
     assert found["item_id"].is_unique and set(found["item_id"]) <= set(ring[0].item_ids)
     assert found["score"].is_monotonic_decreasing
@@ -54,23 +101,35 @@ def test_a_new_user_is_served_in_one_call(trained, folder, ring):
     assert one.equals(other)  # but only its newest max_len = 5 items
 
 
-def test_recommendations_are_the_best_scores(trained, tiny):
-    rows = pad_histories([[3, 4, 29, 5]], tiny.max_len)
-    scores = trained.scorer(seed=0)(rows)[0]
+def test_recommendations_are_the_best_scores(trained):
+    row = dense(trained.scorer(seed=0), pad_histories([[3, 4, 29, 5]], MAX_LEN))[0]
     found = trained.recommend(NEWCOMER, k=30)
-    order = scores.argsort(descending=True)
+    order = row.argsort(descending=True)
     assert found["item_id"].tolist() == trained.item_ids[order.numpy()].tolist()
-    torch.testing.assert_close(torch.tensor(found["score"]), scores[order])
+    torch.testing.assert_close(torch.tensor(found["score"]), row[order])
 
 
 def test_exclude_seen(trained):
-    seen = set(NEWCOMER)
     everything = trained.recommend(NEWCOMER, k=30)
     fresh = trained.recommend(NEWCOMER, k=26, exclude_seen=True)
-    assert seen <= set(everything["item_id"])
-    assert not seen & set(fresh["item_id"])
-    rest = everything[~everything["item_id"].isin(seen)]
+    assert set(NEWCOMER) <= set(everything["item_id"])
+    assert not set(NEWCOMER) & set(fresh["item_id"])
+    rest = everything[~everything["item_id"].isin(NEWCOMER)]
     assert fresh["item_id"].tolist() == rest["item_id"].tolist()
+    # the whole history is left out, not only what the model sees of it
+    long = [f"i{n:02d}" for n in range(20)]
+    assert set(trained.recommend(long, k=10, exclude_seen=True)["item_id"]) == {f"i{n}" for n in range(20, 30)}
+
+
+def test_seen_items_are_left_out_where_the_data_has_first_visits_only(trained, trained_ours):
+    assert trained.recommend(NEWCOMER, k=30).equals(trained.recommend(NEWCOMER, k=30, exclude_seen=False))
+    fresh = trained_ours.recommend(NEWCOMER, k=26)
+    assert fresh.equals(trained_ours.recommend(NEWCOMER, k=26, exclude_seen=True))
+    assert not set(NEWCOMER) & set(fresh["item_id"])
+    assert set(NEWCOMER) <= set(trained_ours.recommend(NEWCOMER, k=30, exclude_seen=False)["item_id"])
+    many = trained_ours.recommend_many([NEWCOMER, ["i00"]], k=26)
+    assert not set(NEWCOMER) & set(many.loc[many["user"] == 0, "item_id"])
+    assert "i00" not in many.loc[many["user"] == 1, "item_id"].tolist()
 
 
 def test_same_seed_same_list_other_seed_other_scores(trained):
@@ -80,67 +139,46 @@ def test_same_seed_same_list_other_seed_other_scores(trained):
     assert not one["score"].equals(trained.recommend(NEWCOMER, seed=4)["score"])
 
 
-def test_scorers_evaluate_reproducibly_and_differ(trained, ring):
-    dataset, split = ring
-    examples = make_examples(dataset, split.test, 5)
-    makers = {
-        "compensated": lambda: trained.scorer(),
-        "plain": lambda: trained.scorer(compensate=False),
-        "S = 1": lambda: trained.scorer(1, compensate=False),
-        "markov": lambda: trained.markov_scorer(),
-    }
-    tables = {}
-    for name, make in makers.items():
-        tables[name] = make()(examples.history)
-        assert tables[name].shape == (60, 30) and not tables[name].requires_grad
-        assert torch.equal(tables[name], make()(examples.history))
-        assert evaluate(make(), examples) == evaluate(make(), examples)
-    assert len({table.numpy().tobytes() for table in tables.values()}) == 4
-
-
-def test_given_noise_decides_and_on_step_follows(trained, tiny):
-    rows = pad_histories([[1, 2], [3]], tiny.max_len)
-    noise = torch.randn(2, tiny.dim, generator=torch.Generator().manual_seed(0))
-    seen = []
-    one = trained.generate(rows, 3, False, x_T=noise, on_step=lambda i, t, *_: seen.append(t))
-    assert torch.equal(one, trained.generate(rows, 3, False, x_T=noise))
-    assert not torch.equal(one, trained.generate(rows, 3, False, x_T=-noise))
-    assert len(seen) == 3 and seen[0] == tiny.timesteps and seen == sorted(seen, reverse=True)
-
-
-def test_scorers_offer_the_vectors_behind_the_scores(trained, ring):
-    history = make_examples(ring[0], ring[1].test, 5).history
-    for make in (trained.scorer, trained.markov_scorer):
-        assert isinstance(make(), EmbeddingScorer)
-        e0 = make().queries(history)
-        assert e0.shape == (60, 16) and not e0.requires_grad
-        torch.testing.assert_close(trained.model.scores(e0).detach(), make()(history))
+def test_without_a_compensator_one_sentence_says_what_to_do(trained, one_sentence):
+    bare = Recommender(trained.model, trained.item_ids)
+    one_sentence(lambda: bare.recommend(NEWCOMER), "S = 5", "train_compensator", "compensate=False")
+    plain = bare.recommend(NEWCOMER, compensate=False)
+    assert plain.equals(trained.recommend(NEWCOMER, compensate=False))
+    assert not plain.equals(trained.recommend(NEWCOMER))
 
 
 # many users
 
 
-@pytest.fixture(scope="module")
-def histories(ring):
-    dataset, _ = ring
-    return [dataset.item_ids[dataset.sequence(user)].tolist() for user in range(dataset.n_users)]
-
-
 @pytest.mark.parametrize("exclude_seen", [False, True])
-def test_recommend_many_is_the_best_of_the_full_scores(trained, ring, tiny, histories, exclude_seen):
+def test_recommend_many_is_the_best_of_the_full_scores(trained, ring, histories, exclude_seen):
     dataset, _ = ring
     found = trained.recommend_many(histories, 6, exclude_seen=exclude_seen, seed=2)
     assert list(found) == ["user", "rank", "item_id", "score"]
     assert found["user"].tolist() == np.repeat(np.arange(60), 6).tolist()
     assert found["rank"].tolist() == [1, 2, 3, 4, 5, 6] * 60
     indices = [dataset.sequence(user) for user in range(60)]
-    scores = trained.scorer(seed=2)(pad_histories(indices, tiny.max_len))
+    table = dense(trained.scorer(seed=2), pad_histories(indices, MAX_LEN))
     if exclude_seen:
-        for row, seen in zip(scores, indices, strict=True):
+        for row, seen in zip(table, indices, strict=True):
             row[seen] = -torch.inf
-    best = scores.topk(6)
+    best = table.topk(6)
     assert found["item_id"].tolist() == trained.item_ids[best.indices.flatten().numpy()].tolist()
     torch.testing.assert_close(torch.tensor(found["score"].to_numpy()), best.values.flatten())
+
+
+def test_the_list_is_what_evaluation_ranks(trained_ours, first_visits, ours):
+    """On first visits, with gains: the share of lists whose first ten items hold the answer is HR@10."""
+    dataset, split = first_visits
+    examples = held_out(dataset, split, "test", ours)
+    known = [dataset.item_ids[dataset.sequence(user)[:-1]].tolist() for user in examples.user.tolist()]
+    left = dataset.n_items - max(map(len, known))
+    lists = trained_ours.recommend_many(known, left)
+    answers = dataset.item_ids[examples.target.numpy()]
+    lists["hit"] = lists["item_id"] == answers[lists["user"]]
+    metrics = evaluate(trained_ours.scorer(), examples)
+    assert left >= 10
+    assert lists.loc[lists["rank"] <= 10, "hit"].sum() / len(known) == pytest.approx(metrics["HR@10"], abs=1e-9)
 
 
 def test_recommend_many_agrees_with_recommend_and_with_itself(trained, histories):
@@ -161,12 +199,15 @@ def test_integer_ids_are_found_as_text(trained):
 
 @pytest.mark.parametrize("exclude_seen", [False, True])
 def test_an_exhaustive_index_gives_the_exact_recommendations(trained, histories, exclude_seen):
-    index = ItemIndex(trained.model.embedding.weight, cells=3, probes=3)
+    index = ItemIndex(trained.model.item_vectors(), cells=3, probes=3)
     exact, found = (
         trained.recommend_many(histories, 5, exclude_seen=exclude_seen, batch_size=25, index=i) for i in (None, index)
     )
     assert found.drop(columns="score").equals(exact.drop(columns="score"))
     np.testing.assert_allclose(found["score"], exact["score"], rtol=1e-5, atol=1e-6)
+
+
+# bad requests
 
 
 @pytest.mark.parametrize(
@@ -184,12 +225,11 @@ def test_bad_requests_for_many(trained, one_sentence, histories, options, words)
     one_sentence(lambda: trained.recommend_many(histories, **options), *words)
 
 
-def test_an_index_of_other_embeddings_is_refused(trained, one_sentence):
+def test_an_index_that_does_not_fit_is_refused(trained, trained_ours, one_sentence):
     index = ItemIndex(torch.randn(29, 16), cells=1)
     one_sentence(lambda: trained.recommend_many([["i01"]], index=index), "(29, 16)", "(30, 16)", "build it from")
-
-
-# bad input
+    index = ItemIndex(trained_ours.model.item_vectors(), cells=1)
+    one_sentence(lambda: trained_ours.recommend_many([["i01"]], index=index), "returns or neighbours", "leave")
 
 
 @pytest.mark.parametrize(
@@ -208,52 +248,3 @@ def test_an_index_of_other_embeddings_is_refused(trained, one_sentence):
 )
 def test_bad_requests(trained, one_sentence, history, options, words):
     one_sentence(lambda: trained.recommend(history, **options), *words)
-
-
-def test_missing_files(folder, one_sentence):
-    def load():
-        return Recommender.load(folder, "cpu")
-
-    one_sentence(lambda: Recommender.load(folder / "none"), "none", "no checkpoint", "fit --out")
-    (folder / "weights.safetensors").unlink()
-    one_sentence(load, str(folder), "weights.safetensors is missing", "fit --out")
-    (folder / "recommender.json").unlink()
-    one_sentence(load, str(folder), "recommender.json is missing")
-
-
-@pytest.mark.parametrize("text", ['{"format": 1', "", "[]", "{}", '{"format": 99}'])
-def test_damaged_json(folder, one_sentence, text):
-    (folder / "recommender.json").write_text(text)
-    one_sentence(lambda: Recommender.load(folder, "cpu"), str(folder), "checkpoint", "train anew")
-
-
-@pytest.mark.parametrize("keep", [0, 4, 200, -100])
-def test_damaged_safetensors(folder, one_sentence, keep):
-    path = folder / "weights.safetensors"
-    path.write_bytes(path.read_bytes()[:keep])
-    one_sentence(lambda: Recommender.load(folder, "cpu"), str(folder), "damaged", "copy it again")
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("name", ["model.embedding.weight", "compensator.5.shortcut.bias"])
-def test_nan_in_a_checkpoint(folder, one_sentence, name, value):
-    tensors = load_file(folder / "weights.safetensors")
-    tensors[name].view(-1)[3] = value
-    save_file(tensors, folder / "weights.safetensors")
-    one_sentence(lambda: Recommender.load(folder, "cpu"), str(folder), "NaN", name, "train anew")
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda text: text["item_ids"].pop(),
-        lambda text: text["config"].update(dim=8),
-        lambda text: text["compensators"].append(7),
-        lambda text: text["config"].update(positions=False),
-    ],
-)
-def test_weights_that_do_not_fit(folder, one_sentence, damage):
-    text = json.loads((folder / "recommender.json").read_text())
-    damage(text)
-    (folder / "recommender.json").write_text(json.dumps(text))
-    one_sentence(lambda: Recommender.load(folder, "cpu"), "does not fit", "same run")

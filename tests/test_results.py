@@ -1,33 +1,49 @@
-"""The machinery behind results/: peers' data, the bootstrap, and one tiny row made again from nothing.
+"""The machinery behind results/: what peers learn from and are judged on, the bootstrap, and one tiny row made again.
 
-Oracles: scipy's paired t-test, a loop, and results/runs.csv itself for the row that is run again.
+Oracles: loops over users and answers, scipy's paired t-test, NumPy, and for one tiny run results/runs.csv itself.
 """
 
+import copy
+import json
 import shutil
-from pathlib import Path
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.spatial.distance import cdist
 from scipy.stats import ttest_rel
 
-from dae4rec_core.data import PAD, Examples, make_examples
-from dae4rec_core.evaluation import paired_bootstrap
-from dae4rec_core.ranking import METRICS, user_ranks
+from dae4rec_core.config import Config
+from dae4rec_core.data import dataset as data_module
+from dae4rec_core.data.dataset import held_out, validation_sample
+from dae4rec_core.experiments.evaluation import paired_bootstrap
+from dae4rec_core.method.model import PAD, scores
+from dae4rec_core.ranking import METRICS, hit_rate, ranks
+from dae4rec_core.streams import stream
+from dae4rec_core.training import fit
 from results import __main__ as command
 from results import grid, peers, search, tables, understand
 from results.plan import TINY, units
 
-RESULTS = Path(__file__).parents[1] / "results"
+RAW, FIRST_VISITS = (Config().replace(repeats=repeats, max_len=5) for repeats in ("keep", "first_visits"))
 
 
-def test_every_run_has_a_key_of_its_own_and_a_preset_that_exists():
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """Everything that results writes goes to a temporary folder."""
+    for name, path in (("CACHE", "cache"), ("RUNS", "runs.csv"), ("RANKS", "ranks.parquet"), ("SEARCH", "search.csv")):
+        monkeypatch.setattr(grid, name, tmp_path / path)
+    return tmp_path
+
+
+def test_every_run_has_a_key_of_its_own_and_a_configuration_that_exists(ring):
     found = units()
     assert len({unit.key for unit in found}) == len(found)
     for unit in found:
-        assert not unit.preset or unit.preset in grid.PRESETS
-        assert unit.filter in grid.FILTERS
+        if unit.preset:
+            assert grid.config_of(unit, *ring).data.repeats == grid.FILTERS[unit.filter]
 
 
 def test_large_sets_get_fewer_epochs():
@@ -40,30 +56,58 @@ def test_a_tiny_row_comes_out_again(tmp_path, monkeypatch):
     """Trains DAE4Rec for one epoch on the bundled town, as `make results` did, and compares with runs.csv."""
     monkeypatch.setattr(grid, "CACHE", tmp_path)
     again = grid.run(TINY, tmp_path).set_index(["variant", "part"])
-    runs = pd.read_csv(grid.FOLDER / "runs.csv", keep_default_na=False, na_values=[""])
+    runs = grid.read_csv(grid.RUNS)
     stored = runs[runs["study"] == TINY.study].set_index(["variant", "part"])
     assert len(stored) == len(again) == 4
-    # sums of another machine's threads round differently, which may turn a few of the 4,168 users' ranks
+    assert (stored["rules"] == grid.RULES).all() and (stored["settings"] == TINY.settings).all()
+    # sums of another machine round differently, which may turn a few of the 4,168 users' ranks
     for metric in METRICS:
         assert (stored[metric] - again[metric]).abs().max() < 3e-3
-    assert TINY.done
 
 
-def test_the_stored_tables_hold_what_they_should():
-    runs = pd.read_csv(RESULTS / "runs.csv")
-    assert runs[list(METRICS)].stack().between(0, 1).all()
-    assert (runs["HR@10"] <= runs["HR@20"] + 1e-9).all() and (runs["NDCG@10"] <= runs["HR@10"] + 1e-9).all()
-    keys = ["study", "data", "filter", "method", "variant", "seed", "part"]
-    assert not runs.duplicated(keys).any()
-    better = pd.read_csv(RESULTS / "better_than.csv")
-    assert (better["low"] <= better["difference"]).all() and (better["difference"] <= better["high"]).all()
+@pytest.mark.slow
+def test_the_stored_tables_agree_with_each_other():
+    """runs.csv holds the means of ranks.parquet, and better_than.csv the differences of these means."""
+    runs, stored = grid.read_csv(grid.RUNS).fillna({"variant": ""}), pd.read_parquet(grid.RANKS)
+    keys = ["data", "filter", "method", "variant", "seed", "rules"]
+    hits = hit_rate(*(torch.tensor(stored[name].to_numpy()).long() for name in ("better", "tied")), 10)
+    means = stored[keys].assign(hits=hits.numpy()).groupby(keys)["hits"].mean()
+    main = runs[(runs["study"] == "main") & (runs["part"] == "test")].set_index(keys)
+    assert main.index.is_unique and (main["HR@10"] - means).abs().max() < 1e-5
+
+    means = means.rename("hits").reset_index()
+    means["name"] = means["variant"].where(means["method"] == "baselines", means["method"])
+    named = [variant for _, variant in (*tables.OURS, *tables.RIVALS)]
+    means = means[means["variant"].isin(named)]
+    better = pd.read_csv(tables.BETTER).query("metric == 'HR@10'")
+    for row in better.to_dict("records"):
+        here = means[(means["data"] == row["data"]) & (means["filter"] == row["filter"])]
+        one, other = (grid.newest(here[here["name"] == row[name]]) for name in ("method", "rival"))
+        assert row["difference"] == pytest.approx(one["hits"].mean() - other["hits"].mean(), abs=1e-4, rel=1e-3)
+        assert row["rules"] == min(one["rules"].max(), other["rules"].max())
+        assert row["low"] <= row["difference"] <= row["high"]
 
 
 def test_the_readme_shows_the_main_table():
-    runs = pd.read_csv(RESULTS / "runs.csv")
-    text = tables.as_text(runs)
-    assert (RESULTS / "table.md").read_text() == text
-    assert text in (RESULTS.parent / "README.md").read_text()
+    text = tables.as_text(grid.read_csv(grid.RUNS))
+    assert tables.TABLE.read_text(encoding="utf-8") == text
+    assert text in tables.README.read_text(encoding="utf-8")
+
+
+def row(method: str, hits: float, rules: int, seed: int = 0) -> dict:
+    """A row of runs.csv."""
+    where = {"study": "main", "data": "town", "filter": "raw", "method": method, "variant": "", "seed": seed}
+    return where | {"part": "test", "HR@10": hits, "NDCG@10": hits / 2, "rules": rules}
+
+
+def test_only_cells_of_older_rules_are_marked():
+    old, new = row("SASRec", 0.2, grid.RULES - 1), row("GRU4Rec", 0.1, grid.RULES)
+    text = tables.as_text(pd.DataFrame([old, new]))
+    assert "| SASRec | 20.0 / 10.0 ° |" in text and "| GRU4Rec | 10.0 / 5.0 |" in text
+    assert text.endswith("\n\n° made under older rules, see results/README.md.\n")
+    # a mean is of one kind of run: the newer one, as soon as there is one
+    text = tables.as_text(pd.DataFrame([old, row("SASRec", 0.4, grid.RULES, seed=1), new]))
+    assert "| SASRec | 40.0 / 20.0 |" in text and "°" not in text
 
 
 def test_the_bootstrap_agrees_with_a_paired_t_test():
@@ -79,158 +123,312 @@ def test_the_bootstrap_agrees_with_a_paired_t_test():
     assert paired_bootstrap(ours, ours)["p"] == 1.0
 
 
-def peer_data(ring, tmp_path, filter="raw"):
-    dataset, split = ring
-    grid.write_peer_input(tmp_path / "in.npz", dataset, split, filter, 5)
-    return np.load(tmp_path / "in.npz")
+def task_of(data, config, tmp_path, parts=("validation", "test")) -> peers.Task:
+    """What a peer reads."""
+    peers.write_task(tmp_path / "task.npz", *data, config, parts)
+    return peers.read_task(tmp_path / "task.npz")
 
 
-def test_training_windows_hold_every_answer_once_with_the_item_before_it(ring, tmp_path):
-    data = peer_data(ring, tmp_path)
-    pairs = [
-        (int(a), int(b)) for window in peers.training_windows(data, 4) for a, b in zip(window, window[1:], strict=False)
-    ]
-    expected = []
-    for items in np.split(data["train_items"], data["train_offsets"][1:-1]):
-        expected += [(a + 1, b + 1) for a, b in zip(items, items[1:], strict=False)]
-    assert sorted(pairs) == sorted(expected)
-    assert len(expected) == len(ring[1].training_targets(ring[0]))
-
-
-def test_batches_hold_every_row_once_and_about_as_many_answers_as_asked():
-    torch.manual_seed(0)
-    lengths = torch.randint(1, 20, (300,))
-    batches = peers.batches_of_like_length(lengths, 64)
-    assert sorted(torch.cat(batches).tolist()) == list(range(300))
-    assert max(int(lengths[rows].sum()) for rows in batches) <= 64 + 20
-    assert max(int(lengths[rows].max() - lengths[rows].min()) for rows in batches) <= 5
+def test_peers_choose_an_epoch_on_our_validation_users(ring, tmp_path, monkeypatch):
+    monkeypatch.setattr(data_module, "VALIDATION_USERS", 7)
+    ours, theirs = validation_sample(*ring, RAW), task_of(ring, RAW, tmp_path).examples[peers.SAMPLE]
+    assert len(ours) == 7
+    for name in peers.FIELDS:
+        assert getattr(theirs, name).tolist() == getattr(ours, name).tolist()
 
 
 @pytest.mark.parametrize("filter", ["raw", "first visits"])
-def test_peers_rank_as_we_do(filter, ring, tmp_path):
-    data = peer_data(ring, tmp_path, filter)
-    torch.manual_seed(0)
-    table = torch.randint(0, 6, (int(data["n_items"]),) * 2)  # scores by the newest item; many ties
-    examples = make_examples(ring[0], ring[1].test, 5)
-    examples = Examples(examples.history, (examples.history[:, -1] + 1) % len(table), examples.user)
-    answers = dict(data) | {"test_target": examples.target.numpy()}
-    seen = grid.seen_items(*ring, "test", filter)
-    seen = seen.masked_fill(seen == examples.target.unsqueeze(1), PAD)  # an answer must be rankable
-    answers["test_seen"] = seen.numpy()
-    theirs = peers.ranks_of(lambda history: table[history[:, -1]], answers, "test", slice(None))
-    ours = user_ranks(lambda history: table[history[:, -1]].float(), examples, seen)
-    for one, other in zip(ours[:2], theirs, strict=True):
-        assert one.tolist() == other.tolist()
-    scores = table[examples.history[:, -1]]
-    for user in range(len(scores)):  # by hand
-        rankable = [item for item in range(len(table)) if item not in seen[user].tolist()]
-        own = scores[user, examples.target[user]]
-        assert int(ours[0][user]) == sum(bool(scores[user, item] > own) for item in rankable)
+def test_peers_are_ranked_as_we_are(filter, ring, first_visits, tmp_path, monkeypatch):
+    (dataset, split), config = (ring, RAW) if filter == "raw" else (first_visits, FIRST_VISITS)
+    table = torch.randint(0, 6, (dataset.n_items,) * 2, generator=torch.Generator().manual_seed(0)).float()
+
+    def score(history):
+        return table[history[:, -1]]  # many ties
+
+    peers.write_task(tmp_path / "in.npz", dataset, split, config, ("validation", "test"))
+    monkeypatch.setattr(peers, "item_knn", lambda task, settings: (score, {"neighbours": settings["neighbours"]}))
+    peers.main("item-kNN", str(tmp_path / "in.npz"), str(tmp_path / "out.npz"), '{"neighbours": 3}')
+    found = np.load(tmp_path / "out.npz")
+    assert json.loads(str(found["facts"]))["neighbours"] == 3
+    for part in ("validation", "test"):
+        better, tied, _ = ranks(score, held_out(dataset, split, part, config))
+        assert found[f"{part}_better"].tolist() == better.tolist()
+        assert found[f"{part}_tied"].tolist() == tied.tolist()
+    for user, place in enumerate(split.test):  # by hand: every user of these data is tested
+        sequence, answer = dataset.sequence(user), dataset.items[place]
+        rankable = set(range(dataset.n_items)) - (set(sequence[:-1]) if filter == "first visits" else set())
+        own = table[sequence[-2], answer]
+        assert found["test_better"][user] == sum(bool(table[sequence[-2], item] > own) for item in rankable)
+        assert found["test_tied"][user] == sum(bool(table[sequence[-2], item] == own) for item in rankable)
 
 
+class Causal(torch.nn.Module):
+    """What `recbole` uses of RecBole's models, around a small GRU."""
+
+    def __init__(self, n_items: int, dim: int = 8):
+        super().__init__()
+        self.item_embedding = torch.nn.Embedding(n_items + 1, dim, padding_idx=0)
+        self.gru = torch.nn.GRU(dim, dim, batch_first=True)
+
+    def loss_fct(self, logits, answers):
+        return torch.nn.functional.cross_entropy(logits, answers)
+
+    def gather_indexes(self, output, places):
+        return output[torch.arange(len(output)), places]
+
+    def forward(self, items, lengths):
+        return self.gather_indexes(self.gru(self.item_embedding(items))[0], lengths - 1)
+
+    def full_sort_predict(self, batch):
+        return self(batch["item_list"], batch["length"]) @ self.item_embedding.weight.T
+
+
+class Recorder(Causal):
+    """Learns nothing and writes down what a causal model could see of each answer that it is asked for."""
+
+    def __init__(self, n_items: int):
+        super().__init__(n_items, 2)
+        self.lessons: list[tuple[list[int], int]] = []
+        with torch.no_grad():
+            self.item_embedding.weight.copy_(torch.eye(n_items + 1, 2))  # so that logits begin with a model's outputs
+
+    def forward(self, items, lengths):
+        self.items = items
+        rows, places = torch.meshgrid(*map(torch.arange, items.shape), indexing="ij")
+        return self.gather_indexes(torch.stack([rows, places], -1).float(), lengths - 1)
+
+    def loss_fct(self, logits, answers):
+        for (row, place), answer in zip(logits[:, :2].int().tolist(), answers.tolist(), strict=True):
+            self.lessons.append((self.items[row, : place + 1].tolist(), answer))
+        return 0 * self.item_embedding.weight.sum()
+
+
+SETTINGS = {"seed": 0, "lr": 0.01, "batch_size": 64, "max_len": 5, "epochs": 1, "patience": 2}
+
+
+@pytest.mark.parametrize("max_len", [1, 3, 5, 50])
+def test_peers_learn_every_answer_from_the_newest_items_before_it(max_len, ring, tmp_path, monkeypatch):
+    model = Recorder(ring[0].n_items)
+    monkeypatch.setattr(peers, "recbole_model", lambda *_: model)
+    peers.recbole("SASRec", task_of(ring, RAW.replace(max_len=max_len), tmp_path), SETTINGS | {"max_len": max_len})
+    expected = []
+    for sequence in ring[1].training_sequences(ring[0]):
+        items = [int(item) + 1 for item in sequence]
+        expected += [(items[max(0, place - max_len) : place], items[place]) for place in range(1, len(items))]
+    assert sorted(model.lessons) == sorted(expected)
+
+
+def test_peers_stop_as_we_do_and_keep_the_best_epoch(ring, tmp_path, monkeypatch):
+    model, weights, judged = Causal(ring[0].n_items), [], []
+    values = iter([0.1, 0.3, 0.2, 0.25, 0.9])
+
+    def judge(score, examples):
+        weights.append(copy.deepcopy(model.state_dict()))
+        judged.append(examples)
+        return {"NDCG@10": next(values)}
+
+    monkeypatch.setattr(peers, "recbole_model", lambda *_: model)
+    monkeypatch.setattr(peers, "evaluate", judge)
+    task = task_of(ring, RAW, tmp_path)
+    score, facts = peers.recbole("GRU4Rec", task, SETTINGS | {"epochs": 9})
+    assert len(weights) == 4 and facts == {"epoch": 2}  # two epochs in a row without a better one
+    assert all(examples is task.examples[peers.SAMPLE] for examples in judged)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, weights[1][name]) and (name == "item_embedding.weight") <= value.any()
+    assert not torch.equal(weights[1]["gru.weight_hh_l0"], weights[3]["gru.weight_hh_l0"])
+    # the scorer asks with the items as they stand, oldest first
+    found = score(torch.tensor([[PAD, PAD, 3, 1, 4]]))
+    alone = model.full_sort_predict({"item_list": torch.tensor([[4, 2, 5]]), "length": torch.tensor([3])})
+    torch.testing.assert_close(found, alone[:, 1:])
+
+
+def test_batches_hold_every_window_once_and_about_as_many_answers_as_asked():
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(1, 20, (300,), generator=generator)
+    counts = torch.where(torch.rand(300, generator=generator) < 0.5, lengths, 1)
+    batches = peers.batches_of_like_length(lengths, counts, 64, generator)
+    assert sorted(torch.cat(batches).tolist()) == list(range(300))
+    assert max(int(counts[rows].sum()) for rows in batches) <= 64 + 20
+    assert len(batches) <= counts.sum() / 64 + 1
+    spread = [int(lengths[rows].max() - lengths[rows].min()) for rows in batches]
+    assert np.mean(spread) < 3  # of any 20 windows it would be about 17
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not grid.PEERS.is_file(), reason="`make peers` has not been run")
 @pytest.mark.parametrize("method", ["SASRec", "GRU4Rec", "item-kNN"])
-def test_peers_learn_the_ring(method, ring, tmp_path, monkeypatch):
-    monkeypatch.setattr(grid, "CACHE", tmp_path)
+def test_peers_learn_the_ring(method, ring, elsewhere, monkeypatch):
     monkeypatch.setattr(grid, "load", lambda *_: ring)
     settings = {"dim": 16, "dropout": 0.0, "lr": 0.01, "batch_size": 64, "max_len": 5, "neighbours": 5}
     unit = grid.Unit("test", "ring", "raw", method, 0, changes=settings)
-    found = grid.run(unit, tmp_path, epochs=10)
+    found = grid.run(unit, elsewhere, epochs=10)
+    assert found["part"].tolist() == ["validation", "test"]
     assert (found["HR@10"] > 0.5).all()  # chance is a third
+    assert grid.validation_metrics(unit, elsewhere)["HR@10"] > 0.5
 
 
-def test_the_mean_of_samples_is_their_mean(trained):
+def test_the_mean_of_samples_is_their_mean(trained, first_visits, ours):
     history = torch.tensor([[1, 2, 3]])
-    each = [trained.scorer(10, compensate=False, seed=seed)(history) for seed in range(3)]
-    found = grid.mean_of_samples(trained, 10, 3)(history)
-    torch.testing.assert_close(found, sum(each) / 3)
+    for recommender in (trained, fit(*first_visits, ours.replace(compensator_epochs=0), "cpu")):
+        each = [recommender.scorer(5, compensate=False, seed=seed) for seed in range(3)]
+        found = grid.mean_of_samples(recommender, 5, 3)
+        mean = sum(scores(one.query(history), one.items) for one in each) / 3
+        torch.testing.assert_close(scores(found.query(history), found.items), mean)
+
+
+class Guess(torch.nn.Module):
+    """A denoiser that answers the same whatever it is asked."""
+
+    def __init__(self, answer: torch.Tensor):
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, e_t, t, h):
+        return self.answer.expand_as(e_t)
 
 
 def test_a_look_inside_a_model(ring, trained):
-    dataset, split = ring
-    config = trained.model.config
-    found = pd.DataFrame(
-        understand.measure(trained, make_examples(dataset, split.validation, config.max_len)),
-        columns=["what", "x", "value"],
-    )
-    e = trained.model.embedding.weight.detach().double()
-    singular = np.linalg.svd(e.numpy(), compute_uv=False)
-    np.testing.assert_allclose(found.query("what == 'singular value'")["value"], singular / singular[0], rtol=1e-4)
-    norms = found.query("what == 'norm'")["value"]
-    assert norms.is_monotonic_increasing and norms.max() == pytest.approx(float(e.norm(dim=1).max()), rel=1e-5)
-    assert found.query("what == 'decided by h'")["value"].between(-0.2, 1).all()
+    examples = held_out(*ring, "validation", trained.model.config)
+    recommender, e = copy.deepcopy(trained), trained.model.embedding.weight.detach()
+    e_0 = e[examples.target]
+    recommender.model.denoiser = Guess(e_0.mean(0))
+    recommender.generate = lambda history, s, compensate, generator: e[history[:, -1]]  # h decides everything
+    found = pd.DataFrame(understand.measure(recommender, examples), columns=["what", "x", "value"])
+    found = found.set_index("what")["value"]
+    e = e.double().numpy()
+    singular = np.linalg.svd(e, compute_uv=False)
+    np.testing.assert_allclose(found["singular value"], singular / singular[0], rtol=1e-4)
+    norms = np.linalg.norm(e, axis=1)
+    np.testing.assert_allclose(found["norm"], np.quantile(norms, np.linspace(0, 1, 21)), rtol=0.05)
+    np.testing.assert_allclose(found["error"], 1, rtol=1e-5)  # guessing the mean
+    np.testing.assert_allclose(found["decided by h"], 1, atol=1e-5)
+    distances = cdist(e, e) + np.diag(np.full(len(e), np.inf))
+    spread = np.sqrt(((e_0 - e_0.mean(0)) ** 2).sum(1).mean())
+    assert found["width"] == pytest.approx(float(spread / np.median(distances.min(1))), rel=0.05)
+
+    recommender.generate = lambda history, s, compensate, generator: torch.randn(len(history), 16, generator=generator)
+    found = pd.DataFrame(understand.measure(recommender, examples), columns=["what", "x", "value"])
+    assert found.query("what == 'decided by h'")["value"].abs().max() < 0.1  # noise decides everything
 
 
 def test_the_error_of_the_last_step(ring, trained, monkeypatch):
-    dataset, split = ring
     [S] = trained.compensators
     monkeypatch.setattr(grid, "S", S)
-    one = make_examples(dataset, split.test, trained.model.config.max_len)
+    one = held_out(*ring, "test", trained.model.config)
     found = understand.last_step(trained, one.select(slice(0, 2)), one)
     assert [(what, x) for what, x, _ in found] == [
         (what, x) for x in (0, 1) for what in ("last step", "last step, compensated")
     ]
-    e0 = trained.model.embedding.weight.detach()[one.target].numpy().astype(float)
-    x_T = torch.randn(len(one), trained.model.config.dim, generator=torch.Generator().manual_seed(0))
+    e_0 = trained.model.embedding.weight.detach()[one.target].numpy().astype(float)
+    x_T = torch.randn(len(one), trained.model.config.model.dim, generator=stream(0, "sampling"))
     sampled = trained.generate(one.history, S, compensate=True, x_T=x_T).numpy()
-    by_hand = ((e0 - sampled) ** 2).sum() / ((e0 - e0.mean(0)) ** 2).sum()
+    by_hand = ((e_0 - sampled) ** 2).sum() / ((e_0 - e_0.mean(0)) ** 2).sum()
     assert found[-1][2] == pytest.approx(by_hand, rel=1e-4)
 
 
-def test_a_search_resumes_and_logs_its_trials(ring, tmp_path, monkeypatch):
-    monkeypatch.setattr(grid, "CACHE", tmp_path)
-    monkeypatch.setattr(grid, "validation_figure", lambda unit, _: {"HR@10": 0.5, "NDCG@10": unit.changes["lr"]})
-    assert len(search.search("DAE4Rec", tmp_path, trials=2)) == 2
-    table = search.search("DAE4Rec", tmp_path, trials=3)
-    assert table["trial"].tolist() == [0, 1, 2]
-    first = grid.PRESETS[search.METHODS["DAE4Rec"][0]]
-    assert f"dim = {first.dim}" in table["parameters"][0]
-    assert table["NDCG@10"][0] == pytest.approx(first.lr)
+def test_a_search_begins_with_the_preset_and_resumes(ring, elsewhere, monkeypatch):
+    asked = []
+
+    def judge(unit, _):
+        asked.append(unit)
+        return {"HR@10": 0.5, "NDCG@10": unit.changes["lr"]}
+
+    monkeypatch.setattr(grid, "validation_metrics", judge)
+    assert len(search.search("DAE4Rec", elsewhere, trials=2)) == 2
+    table = search.search("DAE4Rec", elsewhere, trials=3)
+    assert table["trial"].tolist() == [0, 1, 2] and len(asked) == 3
+    reference = grid.PRESETS["reference"]
+    assert reference.replace(**asked[0].changes) == reference
+    assert f"dim = {reference.model.dim}" in table["parameters"][0]
+    assert table["NDCG@10"].tolist() == [unit.changes["lr"] for unit in asked]
+    assert (table["rules"] == grid.RULES).all()
 
 
-def test_missing_data_is_one_sentence(tmp_path, capsys):
-    assert command.main(["run", "--data", str(tmp_path)]) == 2
+@pytest.mark.parametrize("name", search.METHODS)
+def test_a_search_asks_for_nothing_impossible(name, ring, elsewhere, monkeypatch):
+    asked = []
+
+    def judge(unit, _):
+        asked.append(unit)
+        return {"HR@10": 0.5, "NDCG@10": 0.5}
+
+    monkeypatch.setattr(grid, "validation_metrics", judge)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # optuna warns when the first trial is outside of the space
+        search.search(name, elsewhere, trials=4)
+    assert asked[0].changes == search.METHODS[name].start and asked[1].changes != asked[0].changes
+    for unit in asked:
+        assert unit.method in {"DAE4Rec", "DAE4Rec improved", "DreamRec's recipe", "SASRec", "GRU4Rec", "item-kNN"}
+        if unit.preset:
+            grid.config_of(unit, *ring)
+
+
+def test_missing_data_is_one_sentence_and_what_needs_none_runs(elsewhere, monkeypatch, capsys):
+    assert command.main(["run", "--data", str(elsewhere)]) == 2
     text = capsys.readouterr().err
     assert "gowalla" in text and "--data" in text and text.count("\n") == 1
+    calls = []
+    monkeypatch.setattr(command, "in_parallel", lambda workers, function, units: calls.extend(units))
+    assert command.main(["run", "--data", str(elsewhere), "--study", "tiny"]) == 0
+    assert calls == [(TINY, elsewhere)]
 
 
-def test_a_missing_environment_of_the_peers_is_one_sentence(ring, tmp_path, monkeypatch, one_sentence):
-    monkeypatch.setattr(grid, "CACHE", tmp_path)
-    monkeypatch.setattr(grid, "PEERS", tmp_path / "none")
+def test_a_missing_environment_of_the_peers_is_one_sentence(ring, elsewhere, monkeypatch, one_sentence):
+    monkeypatch.setattr(grid, "PEERS", elsewhere / "none")
     monkeypatch.setattr(grid, "load", lambda *_: ring)
     unit = grid.Unit("test", "ring", "raw", "SASRec", 0, changes={"max_len": 5})
-    one_sentence(lambda: grid.run(unit, tmp_path), "make peers")
+    one_sentence(lambda: grid.run(unit, elsewhere), "make peers")
 
 
-def test_a_fresh_clone_goes_on_from_what_is_committed(tmp_path, monkeypatch, ring):
-    for name, path in (("CACHE", "cache"), ("RUNS", "runs.csv"), ("RANKS", "ranks.parquet")):
-        monkeypatch.setattr(grid, name, tmp_path / path)
+def test_a_fresh_clone_goes_on_from_what_is_committed(elsewhere, monkeypatch, ring):
     monkeypatch.setattr(grid, "load", lambda *_: ring)
     unit = grid.Unit("main", "ring", "raw", "baselines", 0)
     monkeypatch.setattr(tables, "units", lambda: [unit])
     with pytest.raises(FileNotFoundError, match="no finished runs"):
         tables.gather()
-    grid.run(unit, tmp_path)
-    first, ranks = tables.gather(), pd.read_parquet(grid.RANKS)
+    grid.run(unit, elsewhere)
+    first, ranked = tables.gather(), pd.read_parquet(grid.RANKS)
     for variant, hits in first[first["part"] == "test"].set_index("variant")["HR@10"].items():
-        mine = ranks[ranks["variant"] == variant]
+        mine = ranked[ranked["variant"] == variant]
         assert tables.per_user(mine, ring[0].n_items)["HR@10"].mean() == pytest.approx(hits, abs=1e-5)
 
     shutil.rmtree(grid.CACHE)
     assert unit.done and not unit.cached
     pd.testing.assert_frame_equal(tables.gather(), first, rtol=1e-4)
-    pd.testing.assert_frame_equal(pd.read_parquet(grid.RANKS), ranks)
+    pd.testing.assert_frame_equal(pd.read_parquet(grid.RANKS), ranked)
     grid.RANKS.unlink()
     grid.committed.cache_clear()
     assert not unit.done  # the bootstrap needs the ranks
 
 
-def test_a_run_with_other_settings_is_not_done(tmp_path, monkeypatch, ring):
-    monkeypatch.setattr(grid, "CACHE", tmp_path)
+def test_rows_of_older_rules_stay_until_their_run_is_made_again(elsewhere, monkeypatch, ring):
+    monkeypatch.setattr(grid, "load", lambda *_: ring)
+    both = [grid.Unit("main", data, "raw", "baselines", 0) for data in ("one", "other")]
+    monkeypatch.setattr(tables, "units", lambda: both)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(grid, "RULES", grid.RULES - 1)
+        for unit in both:
+            grid.run(unit, elsewhere)
+        old = tables.gather()
+        assert all(unit.done for unit in both)
+    shutil.rmtree(grid.CACHE)
+    assert not any(unit.done for unit in both)
+    pd.testing.assert_frame_equal(tables.gather(), old)
+
+    grid.run(both[0], elsewhere)
+    found, ranked = tables.gather(), pd.read_parquet(grid.RANKS)
+    for table in (found, ranked):
+        rules = table.groupby("data")["rules"].unique()
+        assert rules["one"].tolist() == [grid.RULES] and rules["other"].tolist() == [grid.RULES - 1]
+    assert len(found) == len(old)
+    assert both[0].done and not both[1].done
+
+
+def test_a_run_with_other_settings_is_not_done(elsewhere, monkeypatch, ring):
     monkeypatch.setattr(grid, "load", lambda *_: ring)
     unit = grid.Unit("test", "ring", "raw", "baselines", 0)
     assert not unit.done
-    grid.run(unit, tmp_path)
+    grid.run(unit, elsewhere)
     assert unit.done
     monkeypatch.setattr(grid, "EPOCHS", 7)
     assert not unit.done

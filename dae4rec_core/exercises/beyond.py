@@ -3,13 +3,13 @@
 import torch
 import torch.nn.functional as F
 
-from dae4rec_core.exercises.checker import checker
+from dae4rec_core.exercises.checker import Answer, checker
 
 __all__ = ["check_cosine_scores", "check_error_of_the_mean"]
 
 
 @checker
-def check_cosine_scores(cosine_scores):
+def check_cosine_scores(cosine_scores: Answer) -> None:
     generator = torch.Generator().manual_seed(0)
     e0, items = torch.randn(3, 4, generator=generator), torch.randn(5, 4, generator=generator)
     found = torch.as_tensor(cosine_scores(e0, items, 0.1))
@@ -21,7 +21,7 @@ def check_cosine_scores(cosine_scores):
 
 
 @checker
-def check_error_of_the_mean(error_of_the_mean):
+def check_error_of_the_mean(error_of_the_mean: Answer) -> None:
     for width, bias, samples in ((1.0, 0.0, 1), (2.0, 0.0, 16), (1.0, 0.5, 4)):
         expected = width + width / samples + bias
         found = float(error_of_the_mean(width, bias, samples))

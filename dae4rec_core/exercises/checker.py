@@ -2,13 +2,16 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
+
+Answer = Callable[..., Any]  # what a learner writes
 
 
-def checker(test: Callable[[Callable], None]) -> Callable[[Callable], bool]:
+def checker(test: Callable[[Answer], None]) -> Callable[[Answer], bool]:
     """Turn a function of asserts into a checker that prints one sentence and returns whether the answer passed."""
 
     @functools.wraps(test)
-    def check(answer: Callable) -> bool:
+    def check(answer: Answer) -> bool:
         try:
             test(answer)
         except NotImplementedError:

@@ -2,13 +2,13 @@
 
 import torch
 
-from dae4rec_core.exercises.checker import checker
+from dae4rec_core.exercises.checker import Answer, checker
 
 __all__ = ["check_laziest_answer", "check_normalize"]
 
 
 @checker
-def check_normalize(normalize):
+def check_normalize(normalize: Answer) -> None:
     alone = normalize(torch.eye(3))
     assert torch.allclose(alone, torch.eye(3)), "items without neighbours have degree 1, so nothing changes for them."
     pair = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0, 1.0]])
@@ -20,7 +20,7 @@ def check_normalize(normalize):
 
 
 @checker
-def check_laziest_answer(laziest_answer):
+def check_laziest_answer(laziest_answer: Answer) -> None:
     for share, weight in ((0.01, 1.0), (0.2, 3.0), (0.05, 19.0)):
         p = torch.linspace(0.0005, 0.9995, 1999, dtype=torch.float64)
         loss = -(weight * share * p.log() + (1 - share) * (1 - p).log())

@@ -4,13 +4,13 @@ import math
 
 import torch
 
-from dae4rec_core.exercises.checker import checker
+from dae4rec_core.exercises.checker import Answer, checker
 
 __all__ = ["check_possible", "check_share_ahead"]
 
 
 @checker
-def check_possible(possible):
+def check_possible(possible: Answer) -> None:
     for ranks in ([1, 5, 12, 30], [11, 11, 11], [20, 19, 2], [40]):
         hits = [sum(rank <= k for rank in ranks) / len(ranks) for k in (10, 20)]
         gain = [sum(1 / math.log2(rank + 1) for rank in ranks if rank <= k) / len(ranks) for k in (10, 20)]
@@ -28,7 +28,7 @@ def check_possible(possible):
 
 
 @checker
-def check_share_ahead(share_ahead):
+def check_share_ahead(share_ahead: Answer) -> None:
     ours, theirs = torch.tensor([1.0, 0.0, 1.0, 1.0]), torch.tensor([0.0, 0.0, 1.0, 0.0])
     rows = torch.tensor([[0, 1, 2, 3], [1, 1, 2, 2], [1, 1, 1, 0], [2, 2, 1, 2]])
     found = float(share_ahead(ours, theirs, rows))

@@ -1,15 +1,16 @@
 """Checkers of 04: the coefficients of Eq. 13 and one step with a linear denoiser."""
 
 import torch
+from torch import Tensor
 
-from dae4rec_core.exercises.checker import checker
-from dae4rec_core.sampling import skip_step
+from dae4rec_core.exercises.checker import Answer, checker
+from dae4rec_core.method.sampling import skip_step
 
 __all__ = ["check_kappa_xi", "check_slope"]
 
 
 @checker
-def check_kappa_xi(kappa_xi):
+def check_kappa_xi(kappa_xi: Answer) -> None:
     for now, before, rho in ((0.3, 0.8, 0.0), (0.5, 0.9, 0.2), (0.1, 1.0, 0.0)):
         kappa, xi = kappa_xi(now, before, rho)
         assert abs(kappa * now**0.5 + xi - before**0.5) < 1e-9, (
@@ -21,15 +22,16 @@ def check_kappa_xi(kappa_xi):
 
 
 @checker
-def check_slope(slope):
+def check_slope(slope: Answer) -> None:
+    chain = torch.tensor([1.0, 0.8, 0.3], dtype=torch.float64)  # alpha_bar at t = 0, 1, 2
+    no_h = torch.zeros(1, 1)
     for a in (0.0, 0.5, 1.3):
-        chain = torch.tensor([1.0, 0.8, 0.3], dtype=torch.float64)  # alpha_bar at t = 0, 1, 2
-        ends = [
-            skip_step(lambda e, t, h, a=a: a * e + 0.7, torch.tensor([[x]], dtype=torch.float64), None, chain, [1, 2])[
-                0
-            ]
-            for x in (0.0, 1.0)
-        ]
-        assert abs(slope(a, 0.3, 0.8) - (ends[1] - ends[0]).item()) < 1e-9, (
-            f"with a = {a} the sampler maps 0 and 1 to points {(ends[1] - ends[0]).item():.4f} apart."
+
+        def linear(e: Tensor, t: Tensor, h: Tensor, a: float = a) -> Tensor:
+            return a * e + 0.7
+
+        ends = [skip_step(linear, torch.full((1, 1), x).double(), no_h, chain, [1, 2])[0].item() for x in (0.0, 1.0)]
+        expected = ends[1] - ends[0]
+        assert abs(slope(a, 0.3, 0.8) - expected) < 1e-9, (
+            f"with a = {a} the sampler maps 0 and 1 to points {expected:.4f} apart."
         )

@@ -4,13 +4,13 @@ import itertools
 
 import torch
 
-from dae4rec_core.exercises.checker import checker
+from dae4rec_core.exercises.checker import Answer, checker
 
 __all__ = ["check_upper_tiles", "check_tile_gradient", "check_estimate"]
 
 
 @checker
-def check_upper_tiles(upper_tiles):
+def check_upper_tiles(upper_tiles: Answer) -> None:
     for n, size in ((6, 2), (7, 3), (4, 10)):
         counted = torch.zeros(n, n)
         for row, column, weight in upper_tiles(n, size):
@@ -30,7 +30,7 @@ def check_upper_tiles(upper_tiles):
 
 
 @checker
-def check_tile_gradient(tile_gradient):
+def check_tile_gradient(tile_gradient: Answer) -> None:
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64)
     found = torch.as_tensor(tile_gradient(x, y))
@@ -43,7 +43,7 @@ def check_tile_gradient(tile_gradient):
 
 
 @checker
-def check_estimate(estimate):
+def check_estimate(estimate: Answer) -> None:
     f = torch.arange(16.0).reshape(4, 4) ** 2
     draws = [(r, c) for r in itertools.combinations(range(4), 2) for c in itertools.combinations(range(4), 3)]
     mean = sum(float(estimate(f, torch.tensor(r), torch.tensor(c))) for r, c in draws) / len(draws)

@@ -1,0 +1,1 @@
+"""Whole experiments: baselines, evaluation, sweeps, and the artifacts that the notebooks load."""

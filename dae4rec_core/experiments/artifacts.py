@@ -1,0 +1,99 @@
+"""What the notebooks load instead of training for minutes: a checkpoint, learning curves, sweeps over S and delta.
+
+`make artifacts` writes data/artifacts/<name of the data>/:
+    checkpoint/        the recommender (seed 0, default delta) with compensators for every S in `sampling_steps`
+    curves.csv         validation metrics by epoch, for every delta
+    steps.csv          tidy sweep over S and seeds at the default delta, with baselines and the Markov chain
+    deltas.csv         tidy sweep over delta at S = 10; three seeds at 0 and at the default, one at the others
+    embeddings.safetensors   E after training at each delta (seed 0), half precision
+    times.csv          seconds to sample and rank all test users at every S, median of three runs on this machine
+    overview.png       the series in three pictures, for the README (drawn by `views.plots`)
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+
+from dae4rec_core import checkpoint
+from dae4rec_core.config import Config
+from dae4rec_core.data.dataset import Dataset, Split, held_out, prepare
+from dae4rec_core.events import Callback
+from dae4rec_core.experiments.evaluation import (
+    baseline_rows,
+    ceiling_rows,
+    delta_runs,
+    model_rows,
+    sampling_times,
+    tidy,
+    train_compensators,
+)
+
+ARTIFACTS = Path("data/artifacts")
+SEEDS = (0, 1, 2)
+DELTAS = (0.0, 0.01, 0.1, 1.0, 10.0, 100.0)
+
+
+def sampling_steps(timesteps: int) -> list[int]:
+    """The S that the series looks at: 1, 2, 5, 10, 20, T/2 and T."""
+    return sorted({s for s in (1, 2, 5, 10, 20, timesteps // 2, timesteps) if 1 <= s <= timesteps})
+
+
+def make_artifacts(
+    data: str | Path,
+    out: str | Path = ARTIFACTS,
+    device: str | torch.device = "auto",
+    callbacks: Sequence[Callback] = (),
+    config: Config | None = None,
+) -> Path:
+    """Write all artifacts of one data set but the picture under out/<name>; about 20 minutes on one core for the town.
+
+    Returns the folder. `config` is for tests with tiny settings.
+    """
+    config = config or Config()
+    default, steps = config.diffusion.delta, sampling_steps(config.diffusion.timesteps)
+    dataset, split = prepare(data, config)
+    folder = Path(out) / dataset.name
+    folder.mkdir(parents=True, exist_ok=True)
+
+    settings = [(delta, seed) for seed in SEEDS for delta in (DELTAS if seed == SEEDS[0] else (0.0, default))]
+    baseline = [*baseline_rows(dataset, split, config), *ceiling_rows(data, dataset, split, config)]
+    steps_rows, delta_rows, curves, embeddings = list(baseline), list(baseline), [], {}
+    runs = delta_runs(dataset, split, config, settings, device, callbacks)
+    for (delta, seed), (recommender, log) in zip(settings, runs, strict=True):
+        curves.append(log.frame("diffusion").rename_axis("epoch").reset_index().assign(delta=delta, seed=seed))
+        delta_rows += model_rows(recommender, dataset, split, [config.sampling_steps])
+        tidy(delta_rows, dataset.name).to_csv(folder / "deltas.csv", index=False, float_format="%.6g")
+        if seed == SEEDS[0]:
+            embeddings[f"{delta:g}"] = recommender.model.embedding.weight.detach().cpu().half()
+        if delta == default:
+            train_compensators(recommender, dataset, split, steps, callbacks)
+            steps_rows += model_rows(recommender, dataset, split, steps, markov=True)
+            tidy(steps_rows, dataset.name).to_csv(folder / "steps.csv", index=False, float_format="%.6g")
+            if seed == SEEDS[0]:
+                checkpoint.save(recommender, folder / "checkpoint", half=True, data=dataset.name)
+    pd.concat(curves).to_csv(folder / "curves.csv", index=False, float_format="%.6g")
+    save_file(embeddings, folder / "embeddings.safetensors")
+    write_times(dataset, split, folder)
+    return folder
+
+
+def write_times(dataset: Dataset, split: Split, folder: Path) -> None:
+    """Measure times.csv with the checkpoint; run it on a quiet machine."""
+    recommender = checkpoint.load(folder / "checkpoint")
+    examples = held_out(dataset, split, "test", recommender.model.config)
+    times = sampling_times(recommender, examples, sorted(recommender.compensators))
+    times.to_csv(folder / "times.csv", index=False, float_format="%.3f")
+
+
+def artifacts_of(data_name: str, root: str | Path = ARTIFACTS) -> Path:
+    """The artifact folder of a data set. Raises FileNotFoundError, saying how to make it, when it is not there."""
+    folder = Path(root) / data_name
+    if not (folder / "checkpoint" / checkpoint.FILE).is_file():
+        raise FileNotFoundError(
+            f"There are no artifacts for {data_name!r} in {root}; "
+            f"make them with `make artifacts DATA=path/of/{data_name}`."
+        )
+    return folder

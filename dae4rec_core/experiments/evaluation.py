@@ -1,0 +1,231 @@
+"""Whole experiments as functions: the table of one run, and a sweep over delta, S and seed, as tidy rows."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import bootstrap
+
+from dae4rec_core.config import Config, choose_device
+from dae4rec_core.data.dataset import (
+    Dataset,
+    Examples,
+    Split,
+    held_out,
+    training_examples,
+    training_graph,
+    validation_sample,
+)
+from dae4rec_core.data.town import load_town_law, town_ceiling
+from dae4rec_core.events import Callback, History
+from dae4rec_core.experiments.baselines import baselines
+from dae4rec_core.ranking import METRICS, QueryScorer, evaluate, metrics_of_ranks, rank_of
+from dae4rec_core.recommender import Recommender
+from dae4rec_core.training import fit, pretrained, train_compensator
+
+PARTS = ("validation", "test")
+
+
+def baseline_rows(dataset: Dataset, split: Split, config: Config) -> Iterator[dict]:
+    """One row of metrics on validation and one on test for each baseline."""
+    for part in PARTS:
+        examples = held_out(dataset, split, part, config)
+        for name, scorer in baselines(dataset, split).items():
+            yield {"part": part, "method": name, **evaluate(scorer, examples)}
+
+
+def ceiling_rows(data: str | Path, dataset: Dataset, split: Split, config: Config) -> Iterator[dict]:
+    """What the true law reaches, where the law behind the data is known (a town folder); nothing elsewhere.
+
+    Two rows a part: ranking by the next-venue law given the user's latent taste, home and habit, and given the history
+    alone; seen items are left out where they are for every method. The law is asked with the filtered history, so
+    under a filter it knows less of the visits than the simulator did. Both know the hour of the last visit, which
+    DAE4Rec does not.
+    """
+    if not (Path(data) / "town.json").is_file():
+        return
+    law, users = load_town_law(data), pd.read_csv(Path(data) / "users.csv.gz")
+    exclude_seen = config.data.repeats == "first_visits"
+    owner = np.repeat(np.arange(dataset.n_users), np.diff(dataset.offsets))
+    for part in PARTS:
+        targets = getattr(split, part)
+        end = np.zeros(dataset.n_users, dtype=int)
+        end[owner[targets]] = targets + 1
+        known = np.arange(len(dataset.items)) < end[owner]  # everything up to the answer itself
+        visits = pd.DataFrame(
+            {
+                "user_id": dataset.user_ids[owner[known]],
+                "item_id": dataset.item_ids[dataset.items[known]],
+                "timestamp": dataset.timestamps[known],
+            }
+        )
+        tables: dict[str, list[pd.DataFrame]] = {"the law, given latents": [], "the law, given history": []}
+        for _, target, *laws in town_ceiling(law, users, visits, exclude_seen=exclude_seen):
+            for table, scores in zip(tables.values(), laws, strict=True):
+                better, tied = rank_of(torch.from_numpy(scores), torch.from_numpy(target))
+                table.append(metrics_of_ranks(better, tied, scores.shape[1]))
+        for name, found in tables.items():
+            yield {"part": part, "method": name, **pd.concat(found).mean().to_dict()}
+
+
+def model_rows(
+    recommender: Recommender,
+    dataset: Dataset,
+    split: Split,
+    steps: Iterable[int],
+    parts: Sequence[str] = PARTS,
+    markov: bool = False,
+) -> Iterator[dict]:
+    """A row for every part and S without a compensator, one with it where the recommender has one, and on request one
+    for the Markov chain of Eq. 3."""
+    config = recommender.model.config
+    settings: list[tuple[int | str, bool]] = []
+    for s in steps:
+        settings += [(s, False), (s, True)] if s in recommender.compensators else [(s, False)]
+    if markov:
+        settings.append(("markov", False))
+    for part in parts:
+        examples = held_out(dataset, split, part, config)
+        for setting, compensate in settings:
+            yield {
+                "part": part,
+                "method": "DAE4Rec",
+                "delta": config.diffusion.delta,
+                "seed": config.train.seed,
+                "S": setting,
+                "compensator": compensate,
+                **evaluate(_scorer(recommender, setting, compensate), examples),
+            }
+
+
+def _scorer(recommender: Recommender, setting: int | str, compensate: bool) -> QueryScorer:
+    """setting: an S, or "markov"."""
+    return recommender.markov_scorer() if isinstance(setting, str) else recommender.scorer(setting, compensate)
+
+
+def train_compensators(
+    recommender: Recommender,
+    dataset: Dataset,
+    split: Split,
+    steps: Iterable[int],
+    callbacks: Sequence[Callback] = (),
+) -> None:
+    """A compensator for every S in `steps` that the recommender lacks one for."""
+    config = recommender.model.config
+    train, validation = training_examples(dataset, split, config), validation_sample(dataset, split, config)
+    for s in steps:
+        if s not in recommender.compensators:
+            train_compensator(recommender, train, validation, s, callbacks)
+
+
+def sampling_times(
+    recommender: Recommender, examples: Examples, steps: Sequence[int], repeats: int = 3
+) -> pd.DataFrame:
+    """Seconds to sample and rank all examples at each S, and by the Markov chain: the median of `repeats` runs.
+
+    A first run at the smallest S warms up. Columns: S, compensator, seconds, users.
+    """
+    settings: list[tuple[int | str, bool]] = [(s, c) for s in steps for c in (False, True)]
+    settings.append(("markov", False))
+    rows = []
+    evaluate(recommender.scorer(min(steps), False), examples)
+    for setting, compensate in settings:
+        seconds = []
+        for _ in range(repeats):
+            scorer = _scorer(recommender, setting, compensate)
+            start = time.perf_counter()
+            evaluate(scorer, examples)
+            seconds.append(time.perf_counter() - start)
+        rows.append(
+            {"S": setting, "compensator": compensate, "seconds": statistics.median(seconds), "users": len(examples)}
+        )
+    return pd.DataFrame(rows)
+
+
+def delta_runs(
+    dataset: Dataset,
+    split: Split,
+    config: Config,
+    settings: Iterable[tuple[float, int]],
+    device: str | torch.device = "auto",
+    callbacks: Sequence[Callback] = (),
+) -> Iterator[tuple[Recommender, History]]:
+    """A fit for every (delta, seed), with its log; Z* is pretrained once for each seed that needs it."""
+    z_stars: dict[int, torch.Tensor] = {}
+    graph, place = training_graph(dataset, split), choose_device(device)
+    for delta, seed in settings:
+        one, log = config.replace(delta=delta, seed=seed), History()
+        if delta > 0 and config.diffusion.aime_target == "gae" and seed not in z_stars:
+            z_stars[seed] = pretrained(graph, one, place, callbacks)
+        yield fit(dataset, split, one, place, [log, *callbacks], z_star=z_stars.get(seed)), log
+
+
+def sweep(
+    dataset: Dataset,
+    split: Split,
+    config: Config,
+    deltas: Sequence[float],
+    steps: Sequence[int],
+    seeds: Sequence[int],
+    device: str | torch.device = "auto",
+    parts: Sequence[str] = PARTS,
+    markov: bool = False,
+    callbacks: Sequence[Callback] = (),
+    on_rows: Callable[[pd.DataFrame], None] = lambda table: None,
+) -> pd.DataFrame:
+    """Baselines once, then a fit for every (delta, seed), each evaluated at every S: a tidy table.
+
+    `on_rows` receives the table so far after each fit, so that a long sweep loses nothing when it is stopped.
+    """
+    rows = list(baseline_rows(dataset, split, config))
+    settings = [(delta, seed) for seed in seeds for delta in deltas]
+    for recommender, _ in delta_runs(dataset, split, config, settings, device, callbacks):
+        train_compensators(recommender, dataset, split, steps, callbacks)
+        rows += model_rows(recommender, dataset, split, steps, parts, markov)
+        on_rows(tidy(rows, dataset.name))
+    return tidy(rows, dataset.name)
+
+
+def tidy(rows: list[dict], name: str) -> pd.DataFrame:
+    """Rows as a table with the data set's name in front."""
+    table = pd.DataFrame(rows)
+    table.insert(0, "data", name)
+    return table
+
+
+def summary(table: pd.DataFrame, part: str = "test", metrics: Sequence[str] = METRICS[:2]) -> pd.DataFrame:
+    """Mean and standard deviation over seeds for each method and setting of a sweep's table, on one part."""
+    keys = [key for key in ("method", "delta", "S", "compensator") if key in table]
+    chosen = table[table["part"] == part]
+    return chosen.groupby(keys, dropna=False, sort=False)[list(metrics)].agg(["mean", "std"]).reset_index()
+
+
+def paired_bootstrap(ours: pd.Series, theirs: pd.Series, resamples: int = 5_000, seed: int = 0) -> dict[str, float]:
+    """Is the mean of a metric better for the same users? Users are drawn again with replacement, both methods at once.
+
+    ours, theirs: a value for each user, in one order. Returns the difference of the means, its 95% interval (low,
+    high) and p, the share of resamples in which ours is not ahead, (count + 1) / (resamples + 1). It speaks of these
+    users and not of other seeds.
+    """
+    difference = np.asarray(ours, dtype=float) - np.asarray(theirs, dtype=float)
+    if not difference.any():
+        return {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
+    found = bootstrap(
+        (difference,),
+        np.mean,
+        n_resamples=resamples,
+        batch=max(1, 2**22 // len(difference)),  # 32 MB at a time
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    behind = int((found.bootstrap_distribution <= 0).sum())
+    return {
+        "difference": float(difference.mean()),
+        "low": float(found.confidence_interval.low),
+        "high": float(found.confidence_interval.high),
+        "p": (behind + 1) / (resamples + 1),
+    }

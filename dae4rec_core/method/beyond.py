@@ -1,0 +1,152 @@
+"""What is ours, not the paper's (notebook 08): a ranking term, a sphere, returns, neighbours; and DreamRec's guidance.
+
+`DAE4Rec` and the files beside it hold the paper and nothing else. `make_model` takes the subclass here when a
+configuration asks for anything of it.
+"""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import sparse
+from torch import Tensor, nn
+
+from dae4rec_core.config import BeyondConfig, Config
+from dae4rec_core.method.losses import diffusion_loss
+from dae4rec_core.method.model import PAD, DAE4Rec, Query, StepNoise, scores
+from dae4rec_core.method.sampling import Predictor
+from dae4rec_core.method.schedule import add_noise
+
+
+def make_model(n_items: int, config: Config) -> DAE4Rec:
+    """The paper's model, or ours where the configuration's part `beyond` differs from its defaults."""
+    return DAE4Rec(n_items, config) if config.beyond == BeyondConfig() else BeyondDAE4Rec(n_items, config)
+
+
+class Returns(nn.Module):
+    """What is added to the score of an item in the user's own history: w_k + (U h)_k for an item at place k.
+
+    w_k is a number a place, U (L, d); both start at 0. Where people return, their own items are the commonest answers;
+    where they never do, the weights turn negative and the seen items drop out.
+    """
+
+    def __init__(self, dim: int, max_len: int):
+        super().__init__()
+        self.place = nn.Parameter(torch.zeros(max_len))
+        self.gate = nn.Linear(dim, max_len, bias=False)
+        nn.init.zeros_(self.gate.weight)
+
+    def forward(self, real: Tensor, h: Tensor) -> Tensor:
+        """real: (B, L) True where there is an item; h: (B, d). Returns a gain for each place, 0 for padding. (B, L)"""
+        return (self.place + self.gate(h))[:, -real.shape[1] :] * real
+
+
+class BeyondDAE4Rec(DAE4Rec):
+    """DAE4Rec with the switches of `BeyondConfig`.
+
+    counts: (|V|, |V|) symmetric transition counts of the training part, which `neighbours` needs; set by `fit`.
+    """
+
+    def __init__(self, n_items: int, config: Config):
+        super().__init__(n_items, config)
+        self.counts: sparse.csr_matrix | None = None
+        self.returns = Returns(config.model.dim, config.data.max_len) if config.beyond.returns else None
+        blind = config.beyond.unconditional > 0
+        self.nothing = nn.Parameter(torch.zeros(config.model.dim)) if blind else None  # stands for an h that isn't seen
+
+    def forward(self, history: Tensor, target: Tensor, noise: StepNoise) -> Tensor:
+        """L_Diff, where the blind see `nothing` in place of h, plus gamma times the ranking term. A scalar."""
+        e_0 = self.clean(target)  # (B, d)
+        e_t = add_noise(e_0, noise.t, noise.eps, self.alpha_bar_float)
+        h = self.condition(history)  # (B, d)
+        seen = (
+            h if self.nothing is None or noise.blind is None else torch.where(noise.blind.unsqueeze(1), self.nothing, h)
+        )
+        loss = diffusion_loss(e_0, self.denoiser(e_t, noise.t, seen), self.lambda_t[noise.t])
+        if noise.x_T is None:
+            return loss
+        last = torch.full((1,), self.config.diffusion.timesteps, device=h.device)
+        return loss + self.ranking_term(self.denoiser(noise.x_T, last, h), history, h, target)
+
+    def ranking_term(self, e_0: Tensor, history: Tensor, h: Tensor, target: Tensor) -> Tensor:
+        """gamma times the cross-entropy of the answers among all items, given predicted e^0 (B, d). A scalar.
+
+        The neighbours' counts are left out: they hold the answers of the training part themselves.
+        """
+        return self.config.beyond.rank_weight * rank_loss(
+            self.learned_query(e_0, history, h), self.item_vectors(), target
+        )
+
+    def draw_noise(self, size: int, generator: torch.Generator) -> StepNoise:
+        noise, beyond = super().draw_noise(size, generator), self.config.beyond
+        if beyond.rank_weight:
+            noise = noise._replace(x_T=torch.randn(noise.eps.shape, generator=generator))
+        if beyond.unconditional:
+            noise = noise._replace(blind=torch.rand(size, generator=generator) < beyond.unconditional)
+        return noise
+
+    @property
+    def on_sphere(self) -> bool:
+        return self.config.beyond.geometry == "sphere"
+
+    def clean(self, items: Tensor) -> Tensor:
+        """e^0 of items: (B,) -> (B, d). On the sphere it has length sqrt(d), as noise has, and L_Diff can't move E."""
+        e = self.embedding(items)
+        return math.sqrt(self.config.model.dim) * F.normalize(e.detach(), dim=-1) if self.on_sphere else e
+
+    def predictor(self, h: Tensor) -> Predictor:
+        """f for a sampler, given h; with guidance, (1 + w) f(e^t, t, h) - w f(e^t, t, nothing)."""
+        f, w = super().predictor(h), self.config.beyond.guidance
+        if not w or self.nothing is None:
+            return f
+        unguided = super().predictor(self.nothing.expand_as(h))
+        return lambda e_t, t, h: (1 + w) * f(e_t, t, h) - w * unguided(e_t, t, h)
+
+    def item_vectors(self) -> Tensor:
+        """E, or E / |E| on the sphere: (|V|, d)."""
+        e = self.embedding.weight
+        return F.normalize(e, dim=-1) if self.on_sphere else e
+
+    def query(self, e_0: Tensor, history: Tensor, h: Tensor) -> Query:
+        """`learned_query`, and what the neighbours of the newest items gain."""
+        query, weight = self.learned_query(e_0, history, h), self.config.beyond.neighbours
+        if not weight:
+            return query
+        if self.counts is None:
+            raise ValueError("Config.neighbours needs the transition counts of the training part; set model.counts.")
+        items, gains = (part.to(self.device) for part in neighbours(self.counts, history.cpu()))
+        gains = weight * gains
+        if query.items is None or query.gains is None:
+            return Query(query.vectors, items, gains)
+        return Query(query.vectors, torch.cat([query.items, items], 1), torch.cat([query.gains, gains], 1))
+
+    def learned_query(self, e_0: Tensor, history: Tensor, h: Tensor) -> Query:
+        """e^0, or a unit vector over the temperature on the sphere, and what `Returns` adds to the user's own items."""
+        vectors = F.normalize(e_0, dim=-1) / self.config.beyond.temperature if self.on_sphere else e_0
+        if self.returns is None:
+            return Query(vectors)
+        return Query(vectors, history, self.returns(history != PAD, h))
+
+
+def rank_loss(query: Query, items: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of the answers among all items. items: (|V|, d); target: (B,). Returns a scalar."""
+    return F.cross_entropy(scores(query, items).float(), target)
+
+
+def neighbours(counts: sparse.csr_matrix, history: Tensor) -> tuple[Tensor, Tensor]:
+    """Items next to the newest three of each history, and log(1 + c): the paper's graph forgets how often.
+
+    c = sum_k counts[v_k] / k over the newest three items v_1, v_2, v_3. counts: (|V|, |V|); history: (B, L), PAD on the
+    left. Returns items and gains, two (B, M), filled with PAD and 0.
+    """
+    total = sparse.csr_matrix((len(history), counts.shape[1]))
+    for k in range(1, min(3, history.shape[1]) + 1):
+        items = history[:, -k].numpy()
+        total = total + sparse.diags((items != PAD) / k) @ counts[items.clip(min=0)]
+    total = total.tocsr()
+    total.eliminate_zeros()
+    filled = np.arange(max(1, int(np.diff(total.indptr).max()))) < np.diff(total.indptr)[:, None]  # (B, M)
+    found, gains = np.full(filled.shape, PAD), np.zeros(filled.shape, dtype=np.float32)
+    found[filled], gains[filled] = total.indices, np.log1p(total.data)
+    return torch.from_numpy(found), torch.from_numpy(gains)

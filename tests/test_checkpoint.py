@@ -1,0 +1,204 @@
+"""Checkpoints: what is written comes back, and what is wrong with a file is said in one sentence."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from dae4rec_core import checkpoint
+from dae4rec_core.data.dataset import held_out
+from dae4rec_core.method.beyond import BeyondDAE4Rec
+from dae4rec_core.ranking import user_metrics
+from dae4rec_core.recommender import Recommender
+from dae4rec_core.training import fit
+
+NEWCOMER = ["i03", "i04", "i29", "i05"]
+
+
+@pytest.fixture(scope="module")
+def trained_ours(first_visits, ours):
+    """All that is not in the paper, so that there are gains, counts and parameters of its own to keep."""
+    return fit(*first_visits, ours.replace(unconditional=0.1, guidance=0.5), "cpu")
+
+
+@pytest.fixture
+def folder(trained, tmp_path):
+    checkpoint.save(trained, tmp_path, data="ring")
+    return tmp_path
+
+
+def read(folder) -> tuple[dict, dict]:
+    """Header and tensors of the file."""
+    with safe_open(folder / checkpoint.FILE, "pt") as file:
+        header = json.loads(file.metadata()["recommender"])
+        return header, {name: file.get_tensor(name) for name in file.keys()}
+
+
+def rewrite(folder, header, tensors) -> None:
+    """The file with something changed."""
+    save_file(tensors, folder / checkpoint.FILE, metadata={"recommender": json.dumps(header)})
+
+
+def tensors_of(recommender) -> dict[str, torch.Tensor]:
+    found = {f"model.{name}": value for name, value in recommender.model.state_dict().items()}
+    for steps, compensator in recommender.compensators.items():
+        found |= {f"{steps}.{name}": value for name, value in compensator.state_dict().items()}
+    return found if recommender.z_star is None else found | {"Z*": recommender.z_star}
+
+
+# what comes back
+
+
+def test_round_trip_to_the_bit(trained, folder):
+    loaded = checkpoint.load(folder, "cpu")
+    assert [path.name for path in folder.iterdir()] == ["recommender.safetensors"]
+    assert loaded.model.config == trained.model.config
+    assert loaded.item_ids.tolist() == trained.item_ids.tolist()
+    assert sorted(loaded.compensators) == [5]
+    ours, theirs = tensors_of(trained), tensors_of(loaded)
+    assert "Z*" in ours and set(ours) == set(theirs)
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+    for options in ({}, {"compensate": False, "steps": 3}, {"exclude_seen": True, "seed": 4}):
+        assert loaded.recommend(NEWCOMER, 7, **options).equals(trained.recommend(NEWCOMER, 7, **options))
+    assert read(folder)[0]["facts"] == {"data": "ring"}
+
+
+def test_round_trip_of_what_is_ours(trained_ours, first_visits, ours, tmp_path):
+    checkpoint.save(trained_ours, tmp_path)
+    loaded = checkpoint.load(tmp_path, "cpu")
+    assert isinstance(loaded.model, BeyondDAE4Rec) and loaded.z_star is None
+    counts, theirs = trained_ours.model.counts, loaded.model.counts
+    assert counts.dtype == theirs.dtype and (counts != theirs).nnz == 0
+    one, other = tensors_of(trained_ours), tensors_of(loaded)
+    assert set(one) == set(other)
+    assert {"model.nothing", "model.returns.place", "model.returns.gate.weight"} <= set(one)
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+    examples = held_out(*first_visits, "test", ours)
+    assert user_metrics(loaded.scorer(), examples).equals(user_metrics(trained_ours.scorer(), examples))
+
+
+def test_half_precision_is_float16_in_the_file_and_float32_in_use(trained, folder, tmp_path):
+    checkpoint.save(trained, tmp_path / "half", half=True)
+    _, stored = read(tmp_path / "half")
+    assert {value.dtype for value in stored.values()} == {torch.float16}
+    sizes = [(place / checkpoint.FILE).stat().st_size for place in (tmp_path / "half", folder)]
+    assert sizes[0] < 0.6 * sizes[1]
+    one, other = tensors_of(trained), tensors_of(checkpoint.load(tmp_path / "half", "cpu"))
+    for name, value in one.items():
+        assert other[name].dtype == torch.float32
+        assert torch.equal(other[name], value.half().float())
+    assert not torch.equal(one["model.embedding.weight"], other["model.embedding.weight"])
+
+
+def test_counts_that_float16_does_not_hold_survive_half_exactly(trained_ours, tmp_path):
+    """float16 ends at 65,504 and has no 70,001, no 1/3 and no 2,049."""
+    model = BeyondDAE4Rec(30, trained_ours.model.config)
+    model.counts = trained_ours.model.counts.copy()
+    model.counts.data[:4] = [70_001.0, 1e6 + 1 / 3, 2_049.0, 1 / 3]
+    checkpoint.save(Recommender(model, trained_ours.item_ids), tmp_path, half=True)
+    loaded = checkpoint.load(tmp_path, "cpu").model
+    assert loaded.counts.data.tolist() == model.counts.data.tolist()
+    assert loaded.counts.indices.tolist() == model.counts.indices.tolist()
+
+
+def test_a_recommender_without_z_star_and_compensator(trained, tmp_path):
+    checkpoint.save(Recommender(trained.model, trained.item_ids), tmp_path / "deep" / "folder")
+    loaded = checkpoint.load(tmp_path / "deep" / "folder", "cpu")
+    assert loaded.z_star is None and loaded.compensators == {}
+    assert loaded.recommend(NEWCOMER, compensate=False).equals(trained.recommend(NEWCOMER, compensate=False))
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_killed_before_the_renaming_the_old_file_is_still_there(trained, folder, half, monkeypatch):
+    before = (folder / checkpoint.FILE).read_bytes()
+    other = Recommender(trained.model, trained.item_ids)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.save(other, folder, half, data="another")
+    assert (folder / checkpoint.FILE).read_bytes() == before
+    assert sorted(checkpoint.load(folder, "cpu").compensators) == [5]
+    checkpoint.save(other, folder, half, data="another")  # what was left behind is no hindrance
+    assert read(folder)[0]["facts"] == {"data": "another"}
+    assert [path.name for path in folder.iterdir()] == [checkpoint.FILE]
+
+
+# what can be wrong
+
+
+def test_nothing_there(tmp_path, one_sentence):
+    one_sentence(lambda: checkpoint.load(tmp_path / "none"), "none", "no checkpoint", "fit --out")
+
+
+def test_a_checkpoint_of_format_1(tmp_path, one_sentence):
+    (tmp_path / "recommender.json").write_text('{"format": 1}')
+    (tmp_path / "weights.safetensors").write_bytes(b"")
+    one_sentence(lambda: checkpoint.load(tmp_path), str(tmp_path), "format 1", "train again")
+
+
+@pytest.mark.parametrize("keep", [0, 4, 200, -100])
+def test_a_damaged_file(folder, one_sentence, keep):
+    path = folder / checkpoint.FILE
+    path.write_bytes(path.read_bytes()[:keep])
+    one_sentence(lambda: checkpoint.load(folder, "cpu"), str(folder), "damaged", "copy it again")
+
+
+@pytest.mark.parametrize(
+    "metadata", [None, {"other": "1"}, {"recommender": "[]"}, {"recommender": '{"format": 1}'}, {"recommender": "{"}]
+)
+def test_another_safetensors_file(tmp_path, one_sentence, metadata):
+    save_file({"x": torch.ones(2)}, tmp_path / checkpoint.FILE, metadata=metadata)
+    text = one_sentence(lambda: checkpoint.load(tmp_path, "cpu"), str(tmp_path), "train anew")
+    assert "format 2" in text or "damaged" in text
+
+
+@pytest.mark.parametrize("name", ["config", "compensators", "item_ids"])
+def test_a_header_without_a_part(folder, one_sentence, name):
+    header, tensors = read(folder)
+    del header[name]
+    rewrite(folder, header, tensors)
+    one_sentence(lambda: checkpoint.load(folder, "cpu"), str(folder), f"lacks its {name}", "train anew")
+
+
+def test_a_file_without_the_counts_that_it_needs(trained_ours, tmp_path, one_sentence):
+    checkpoint.save(trained_ours, tmp_path)
+    header, tensors = read(tmp_path)
+    del tensors["counts.indptr"]
+    rewrite(tmp_path, header, tensors)
+    one_sentence(lambda: checkpoint.load(tmp_path, "cpu"), str(tmp_path), "counts", "train anew")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["model.embedding.weight", "compensator.5.shortcut.bias", "z_star"])
+def test_nan_in_a_checkpoint(folder, one_sentence, name, value):
+    header, tensors = read(folder)
+    tensors[name].view(-1)[3] = value
+    rewrite(folder, header, tensors)
+    one_sentence(lambda: checkpoint.load(folder, "cpu"), str(folder), "NaN", name, "train anew")
+
+
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        (lambda header: header["item_ids"].pop(), ["does not fit", "copy it again"]),
+        (lambda header: header["config"]["model"].update(dim=8), ["does not fit", "copy it again"]),
+        (lambda header: header["config"]["model"].update(positions=False), ["does not fit", "copy it again"]),
+        (lambda header: header["compensators"].append(7), ["does not fit", "copy it again"]),
+        (lambda header: header["config"]["model"].update(width=8), ["model.width", "another version"]),
+        (lambda header: header["config"].update(tuning={"lr": 1}), ["tuning.lr", "another version"]),
+        (lambda header: header.update(config={"dim": 16, "hidden": 32}), ["dim", "another version"]),
+        (lambda header: header["config"]["model"].update(dim=-2), ["Config.dim", "-2"]),
+    ],
+)
+def test_a_header_that_does_not_fit(folder, one_sentence, damage, words):
+    header, tensors = read(folder)
+    damage(header)
+    rewrite(folder, header, tensors)
+    one_sentence(lambda: checkpoint.load(folder, "cpu"), *words)

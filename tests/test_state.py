@@ -1,0 +1,202 @@
+"""Which epoch is kept, and what a stopped run goes on from. Oracles: the whole list of values, an unbroken run."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from dae4rec_core.data.dataset import Examples
+from dae4rec_core.method.gae import pretrain_gae
+from dae4rec_core.method.graph import ItemGraph
+from dae4rec_core.state import EarlyStopping, RunState, load_z_star, save_z_star, z_star_file
+from dae4rec_core.training import pretrained, training_graph
+
+# early stopping
+
+
+def numbered(epoch: int) -> nn.Linear:
+    """A module whose weight says of which epoch it is."""
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(module.weight, epoch)
+    return module
+
+
+@pytest.mark.parametrize("patience", [1, 2, 3, 7])
+def test_training_stops_after_exactly_patience_epochs_without_a_better_one(patience):
+    rng = np.random.default_rng(patience)
+    for _ in range(50):
+        values = rng.integers(6, size=40) / 10  # equal values are no better ones
+        stopping = EarlyStopping(patience)
+        for epoch, value in enumerate(values, 1):
+            stopping.keep(epoch, value, numbered(epoch))
+            newest, before = values[max(0, epoch - patience) : epoch], values[: max(0, epoch - patience)]
+            assert stopping.stop == (len(before) > 0 and newest.max() <= before.max())
+            if stopping.stop:
+                break
+        assert stopping.stop and stopping.epoch == epoch
+        assert stopping.best_value == values[:epoch].max()
+        module = numbered(0)
+        stopping.restore(module)
+        assert module.weight.item() == 1 + values[:epoch].argmax()  # of equal ones the first
+
+
+def test_what_is_kept_is_a_copy_and_restoring_ends_training_mode():
+    module, stopping = numbered(1), EarlyStopping(2)
+    stopping.restore(module)  # nothing was looked at: nothing changes
+    assert module.weight.item() == 1 and not module.training
+    stopping.keep(1, 0.0, module)  # 0 is better than nothing
+    nn.init.constant_(module.train().weight, 9)
+    stopping.keep(2, 0.0, module)
+    stopping.restore(module)
+    assert module.weight.item() == 1 and not module.training
+
+
+# a run
+
+
+def examples(seed: int = 0) -> Examples:
+    history, target = torch.randint(9, (20, 4), generator=torch.Generator().manual_seed(seed)).split([3, 1], dim=1)
+    return Examples(history, target.squeeze(1), torch.arange(20))
+
+
+class Run:
+    """A few steps of Adam on a small regression, with a state in `folder`."""
+
+    def __init__(self, folder, config, train=None):
+        self.model = nn.Linear(3, 2)
+        self.train = examples() if train is None else train
+        self.optimizer = torch.optim.Adam(
+            [{"params": [self.model.weight], "lr": 0.1}, {"params": [self.model.bias], "lr": 0.01}]
+        )
+        self.stopping = EarlyStopping(3)
+        self.state = RunState(folder, self.model, self.optimizer, self.stopping, config, self.train)
+
+    def go(self, last: int) -> "Run":
+        for epoch in range(self.stopping.epoch + 1, last + 1):
+            loss = (self.model(self.train.history.float()) - self.train.target.unsqueeze(1)).square().mean()
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            self.stopping.keep(epoch, [0.1, 0.5, 0.2, 0.3, 0.1, 0.9][epoch - 1], self.model)
+            self.state.save()
+        return self
+
+    def everything(self) -> tuple:
+        parts = [self.model.state_dict(), self.stopping.best, *self.optimizer.state_dict()["state"].values()]
+        numbers = [part[name].tolist() for part in parts for name in sorted(part)]
+        return numbers, self.stopping.epoch, self.stopping.stale, self.stopping.best_value
+
+
+def same_start(module: nn.Module) -> None:
+    for parameter in module.parameters():
+        nn.init.constant_(parameter, 0.5)
+
+
+def test_a_resumed_run_is_the_unbroken_one(tmp_path, tiny):
+    whole, first = Run(None, tiny), Run(tmp_path, tiny)
+    same_start(whole.model)
+    same_start(first.model)
+    expected = whole.go(5).everything()
+    first.go(3)
+    assert first.everything() != expected
+    second = Run(tmp_path, tiny.replace(epochs=5))  # more epochs are no other run
+    assert second.everything() == first.everything()
+    assert second.go(5).everything() == expected
+    assert expected[1:] == (5, 3, 0.5) and second.stopping.stop
+    assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
+
+
+def test_without_a_folder_nothing_is_written(tmp_path, tiny, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Run(None, tiny).go(1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_killed_before_the_renaming_the_old_state_is_read(tmp_path, tiny, monkeypatch):
+    run = Run(tmp_path, tiny).go(2)
+    expected = run.everything()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run.go(3)
+    again = Run(tmp_path, tiny)
+    assert again.everything() == expected and again.stopping.epoch == 2
+    again.go(4)
+    assert Run(tmp_path, tiny).stopping.epoch == 4
+
+
+def test_a_state_of_another_run_is_refused(tmp_path, tiny, one_sentence):
+    Run(tmp_path, tiny).go(1)
+    words = str(tmp_path), "another state folder"
+    for change in ({"lr": 0.5}, {"seed": 1}, {"patience": 9}, {"repeats": "first_visits"}):
+        text = one_sentence(lambda: Run(tmp_path, tiny.replace(**change)), *words, "another configuration")
+        assert "data" not in text.replace(str(tmp_path), "")
+    one_sentence(lambda: Run(tmp_path, tiny, examples(1)), *words, "other data")
+
+
+def test_a_state_of_another_version_is_refused(tmp_path, tiny, one_sentence):
+    facts = {"epoch": 1, "stale": 0, "best_figure": 0.1, "config": {"dim": 16, "hidden": 32}, "data": 1}
+    save_file({"model.weight": torch.ones(2, 3)}, tmp_path / "state.safetensors", {"facts": json.dumps(facts)})
+    one_sentence(lambda: Run(tmp_path, tiny), str(tmp_path), "another configuration", "another state folder")
+
+
+# Z*
+
+
+def test_z_star_comes_back_to_the_bit(tmp_path):
+    z_star, file = torch.randn(5, 3), tmp_path / "deep" / "z_star-1.safetensors"
+    assert load_z_star(file) is None
+    save_z_star(z_star, file)
+    assert torch.equal(load_z_star(file), z_star)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"gae_steps": 21},
+        {"gae_lr": 0.02},
+        {"pos_weight": 1.0},
+        {"gae_pairs": 100},
+        {"dim": 14},
+        {"hidden": 31},
+        {"seed": 1},
+    ],
+)
+def test_what_changes_z_star_changes_the_name_of_its_file(ring, tiny, tmp_path, change):
+    graph, other = training_graph(*ring), tiny.replace(**change)
+    z_star, changed = pretrain_gae(graph, tiny), pretrain_gae(graph, other)
+    assert z_star.shape != changed.shape or not torch.equal(z_star, changed)
+    assert z_star_file(tmp_path, graph, tiny) != z_star_file(tmp_path, graph, other)
+
+
+def test_what_leaves_z_star_alone_leaves_the_name_alone(ring, tiny, tmp_path):
+    graph = training_graph(*ring)
+    other = tiny.replace(delta=3.0, epochs=9, timesteps=20, steps=4, init_std=1.0, max_len=7, aime_pairs=10, lr=0.5)
+    assert torch.equal(pretrain_gae(graph, tiny), pretrain_gae(graph, other))
+    assert z_star_file(tmp_path, graph, tiny) == z_star_file(tmp_path, graph, other)
+
+
+def test_another_graph_has_another_file(ring, tiny, tmp_path):
+    graph = training_graph(*ring)
+    fewer, larger = ItemGraph(graph.n_items, graph.edges[1:]), ItemGraph(graph.n_items + 1, graph.edges)
+    assert len({z_star_file(tmp_path, g, tiny) for g in (graph, fewer, larger)}) == 3
+
+
+def test_pretrained_reads_what_is_there_and_trains_what_is_not(ring, tiny, tmp_path):
+    graph, events = training_graph(*ring), []
+    one = pretrained(graph, tiny, "cpu", [events.append], tmp_path)
+    assert len(events) == 20
+    assert torch.equal(pretrained(graph, tiny, "cpu", [events.append], tmp_path), one) and len(events) == 20
+    fewer = ItemGraph(graph.n_items, graph.edges[1:])
+    other = pretrained(fewer, tiny, "cpu", [events.append], tmp_path)
+    assert len(events) == 40 and not torch.equal(one, other)
+    pretrained(graph, tiny, "cpu", [events.append])  # without a folder it is trained each time
+    assert len(events) == 60 and len(list(tmp_path.iterdir())) == 2

@@ -1,0 +1,400 @@
+"""Explorers and their three forms, against brute force; what the browser does with them is in tests/browser."""
+
+import asyncio
+import dataclasses
+import re
+import time
+
+import ipywidgets
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from dae4rec_core.data.dataset import encode, filter_interactions, held_out, leave_last_out, validation_sample
+from dae4rec_core.method.schedule import make_alpha_bar
+from dae4rec_core.ranking import evaluate
+from dae4rec_core.recommender import Recommender
+from dae4rec_core.streams import stream
+from dae4rec_core.training import fit
+from dae4rec_core.views import explorers, plots, widgets
+from dae4rec_core.views.explorers import DeltaExplorer, GraphExplorer, NoiseExplorer, SamplingExplorer, ranking
+from dae4rec_core.views.widgets import Latest, Live, View, frames, guarded
+
+
+@pytest.fixture(scope="module")
+def picture() -> bytes:
+    return plots.png(plots.lines({"a": pd.Series([0.0, 1.0])}, "x", "y"))
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    found = []
+    monkeypatch.setattr(widgets, "display", lambda bundle, **options: found.append((bundle, options)))
+    return found
+
+
+@pytest.fixture
+def sampling(ring, trained, sweep_of_steps):
+    return SamplingExplorer(trained, *ring, *sweep_of_steps)
+
+
+def test_frames_hold_every_view_and_a_still_one(picture, shown, one_sentence):
+    inner = {n: frames("t", {m: View(picture, f"{n} at {m}") for m in "ab"}, "b") for n in ("x", "y")}
+    explorer = frames("schedule", inner, "y", play=True)
+    widgets.show(explorer)
+    [(bundle, options)] = shown
+    assert options["metadata"]["image/png"]["alt"] == "y at b"
+    assert bundle["text/plain"] == "slider schedule: x, y; slider t: a, b"
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    row, stack = explorer.widget.children
+    assert isinstance(stack, ipywidgets.Stack) and stack.selected_index == 1
+    assert [type(w).__name__ for w in row.children] == ["Dropdown", "SelectionSlider", "Play"]
+    pages = [page.value for box in stack.children for page in box.children[1].children]
+    assert [re.search('alt="([^"]*)"', page)[1] for page in pages] == ["x at a", "x at b", "y at a", "y at b"]
+    one_sentence(lambda: frames("S", {"1": View(picture, "")}, "2"), "'2'", "1")
+    one_sentence(lambda: frames("S", {}, "2"), "no positions")
+
+
+def test_a_picture_says_its_size_and_its_text_and_stays_the_same_in_256_colours(picture):
+    text = widgets.as_html(View(picture, 'a "b" <c>', "<p>words</p>"), 300)
+    assert 'alt="a &quot;b&quot; &lt;c&gt;"' in text and "300px" in text and text.endswith("<p>words</p>")
+    assert 'width="600" height="360"' in text
+    small = widgets.compact(picture)
+    a, b = (np.asarray(plots.PIL.Image.open(widgets.io.BytesIO(p)).convert("RGB"), int) for p in (picture, small))
+    assert len(small) < len(picture) and np.abs(a - b).mean() < 1
+
+
+def test_only_the_newest_request_is_worked_on():
+    worked, done, failed = [], [], []
+
+    def work(n):
+        time.sleep(0.05)
+        worked.append(n)
+        if n == 3:
+            raise ValueError("three is bad <here>.")
+        return n
+
+    async def reader():
+        latest = Latest(work, done.append, failed.append)
+        for n in range(50):
+            latest.ask(n=n)
+            await asyncio.sleep(0)
+        while latest.busy:
+            await asyncio.sleep(0.01)
+        latest.ask(n=3)
+        await latest.task
+        latest.ask(n=7)
+        await latest.task
+
+    asyncio.run(reader())
+    assert worked == [0, 49, 3, 7] and done == [0, 49, 7]
+    assert len(failed) == 1 and "three is bad &lt;here&gt;." in failed[0] and 'role="alert"' in failed[0]
+
+
+def test_a_live_explorer_shows_a_sentence_in_place_of_the_picture_and_recovers(picture):
+    def view(n):
+        if n == 2:
+            raise ValueError("2 is out of range; choose 1.")
+        return View(picture, f"n is {n}")
+
+    number = ipywidgets.IntText(2)
+    live = Live(view, {"n": number}, [[number]])  # no loop runs here: every change is drawn at once
+    assert "out of range" in live.picture.value and "<img" not in live.picture.value
+    number.value = 1
+    assert 'alt="n is 1"' in live.picture.value and live.status.value == "ready"
+    assert live.explorer("x").still.alt == "n is 1"
+
+
+def test_bad_input_at_the_start_is_a_sentence(shown):
+    def build():
+        raise FileNotFoundError("There are no artifacts; make them.")
+
+    widgets.show(guarded(build))
+    assert shown[0][0]["text/plain"] == "There are no artifacts; make them." and "image/png" not in shown[0][0]
+
+
+def test_lists_are_escaped_and_the_true_item_is_marked():
+    text = ranking({"<a>": [0, 1], "b": [1]}, ["x & y", "z"], "caption", mark=1)
+    assert "&lt;a&gt;" in text and "x &amp; y" in text
+    assert marked(text) == ["z", "z"]
+    assert marked(ranking({"a": [0, 1]}, ["z", "z"], "caption", mark=1)) == ["z"]
+
+
+def marked(text: str) -> list[str]:
+    return re.findall("<b>★ (.*?)</b>", text)
+
+
+def listed(text: str) -> list[list[str]]:
+    """The columns of a `ranking`, from its HTML."""
+    rows = re.findall('<tr><th scope="row".*?</tr>', text)
+    cells = [re.findall("<td[^>]*>(?:<b>★ )?(.*?)(?:</b>)?</td>", row) for row in rows]
+    return [list(column) for column in zip(*cells, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def first_visits(ring_frame, tiny):
+    """The ring without returns, and a model of it: (dataset, split, recommender)."""
+    dataset = encode(filter_interactions(ring_frame, 2, "first_visits"), name="ring")
+    split = leave_last_out(dataset)
+    return dataset, split, fit(dataset, split, tiny.replace(repeats="first_visits"), "cpu")
+
+
+def test_of_two_items_with_one_name_the_true_one_is_marked(ring, trained, sweep_of_steps):
+    dataset = dataclasses.replace(ring[0], attributes=pd.DataFrame({"name": ["a café"] * ring[0].n_items}))
+    explorer = SamplingExplorer(trained, dataset, ring[1], *sweep_of_steps)
+    [S] = trained.compensators
+    found = 0
+    for row in range(20):
+        view = explorer.view(str(dataset.user_ids[int(explorer.examples.user[row])]), S, S)
+        target = str(dataset.item_ids[int(explorer.examples.target[row])])
+        ranks = [int(rank) for rank in re.findall(r"true next item: rank (\d+)", view.words)]
+        assert marked(view.words) == [f"a café ({target})" for rank in ranks if rank <= 10]
+        found += len(marked(view.words))
+    assert found
+
+
+def test_items_of_one_name_have_maps_of_their_own(ring, trained):
+    dataset = dataclasses.replace(ring[0], attributes=pd.DataFrame({"name": ["a café"] * ring[0].n_items}))
+    explorer = GraphExplorer(dataset, ring[1], trained)
+    shown = [explorer.view(str(dataset.item_ids[item])) for item in (4, 5)]
+    assert shown[0].alt != shown[1].alt
+    _, stack = explorer.frames([4, 5]).widget.children
+    for page, view in zip(stack.children, shown, strict=True):
+        assert f'alt="{view.alt}"' in page.value
+
+
+def test_a_model_without_z_star_has_no_map(ring, trained, one_sentence):
+    bare = Recommender(trained.model, trained.item_ids)
+    one_sentence(lambda: GraphExplorer(*ring, bare), "Z*", "delta")
+
+
+def test_noise(one_sentence):
+    points = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    explorer = NoiseExplorer(points, np.zeros(50, int), ["points"], timesteps=20)
+    share = float(make_alpha_bar("cosine", 20)[10])
+    assert f"{share:.0%} of their variance is signal" in explorer.view("cosine", 10).alt
+    assert explorer.view("cosine", 10) == explorer.view("cosine", 10)
+    one_sentence(lambda: explorer.view("cosine", 21), "21", "0 to 20")
+    one_sentence(lambda: explorer.view("square", 3), "square", "linear")
+    assert "t: 0, 10, 20" in explorer.frames([0, 10, 20], 10).text
+    assert explorer.live(3).still.alt.startswith("The points at t = 3")
+
+
+def test_graph_lists_equal_brute_force(ring, trained, one_sentence):
+    dataset, split = ring
+    explorer = GraphExplorer(dataset, split, trained)
+    near = explorer.near(4)
+    counts = np.zeros(dataset.n_items)
+    for s in split.training_sequences(dataset):
+        for a, b in zip(s[:-1], s[1:], strict=True):
+            if a != b and 4 in (a, b):
+                counts[a + b - 4] += 1
+    edges = near["next to it in the graph"]
+    assert counts[edges].tolist() == sorted(counts[counts > 0], reverse=True)[: len(edges)]
+    e = trained.model.embedding.weight.detach().numpy()
+    products = e @ e[4]
+    products[4] = -np.inf
+    assert near["nearest under E"].tolist() == np.argsort(-products)[:10].tolist()
+    label = dataset.label(4)
+    assert explorer.view(label) == explorer.view(str(dataset.item_ids[4]))
+    one_sentence(lambda: explorer.view("nowhere"), "nowhere", "ring")
+    assert "slider item" in explorer.frames([4, 5]).text and explorer.live(4).still.alt.startswith("Map around")
+
+
+def test_sampling_says_what_the_recommender_does(ring, trained, sampling, one_sentence):
+    dataset, split = ring
+    [S] = trained.compensators
+    user = str(dataset.user_ids[7])
+    row = int(torch.nonzero(sampling.examples.user == 7))
+    history = sampling.examples.history[row : row + 1]
+    x_T = torch.randn(1, trained.model.config.model.dim, generator=stream(5, "sampling"))
+    view = sampling.view(user, S, S, seed=5)
+    target = int(sampling.examples.target[row])
+    for compensate in (False, True):
+        scores = (trained.generate(history, S, compensate, x_T=x_T) @ trained.model.embedding.weight.T)[0]
+        rank = 1 + sum(bool(score > scores[target]) for score in scores)
+        assert re.search(rf"rank \d+ without and {rank} with" if compensate else rf"rank {rank} without", view.alt)
+        best = dataset.label(int(scores.argmax()))
+        assert best in view.words
+    assert sampling.view(user, S, 1, seed=5).png != view.png != sampling.view(user, S, S, seed=6).png
+    one_sentence(lambda: sampling.view("nobody", S, 1), "nobody")
+    one_sentence(lambda: sampling.view(user, S + 1, 1), f"S = {S + 1}")
+    one_sentence(lambda: sampling.view(user, S, 0), "Step 0")
+
+
+def test_the_list_is_the_one_that_a_recommendation_gives(ring, trained, sampling):
+    dataset, _ = ring
+    [S] = trained.compensators
+    for row in range(3):
+        user = int(sampling.examples.user[row])
+        history = dataset.item_ids[dataset.sequence(user)[:-1]].tolist()
+        plain, mended = listed(sampling.view(str(dataset.user_ids[user]), S, S, seed=3).words)
+        for found, compensate in ((plain, False), (mended, True)):
+            assert found == trained.recommend(history, 10, S, compensate, seed=3)["item_id"].tolist()
+
+
+def test_where_only_first_visits_count_seen_items_are_neither_listed_nor_ranked(first_visits, sweep_of_steps):
+    dataset, split, recommender = first_visits
+    explorer = SamplingExplorer(recommender, dataset, split, *sweep_of_steps)
+    [S] = recommender.compensators
+    tests, better = held_out(dataset, split, "test", recommender.model.config), 0
+    for row in range(20):
+        user = int(tests.user[row])
+        history = dataset.item_ids[dataset.sequence(user)[:-1]].tolist()
+        view = explorer.view(str(dataset.user_ids[user]), S, S)
+        for found in listed(view.words):
+            assert not set(found) & set(history)
+        [rank] = map(int, re.findall(r"and (\d+) with compensator", view.alt))
+        chosen = recommender.recommend(history, dataset.n_items - len(set(history)), S)["item_id"].tolist()
+        assert chosen[rank - 1] == dataset.item_ids[int(tests.target[row])]
+        better += rank > 1
+    assert better
+
+
+def test_the_chain_that_is_drawn_ends_where_the_sampler_ends(ring, trained, sampling):
+    [S] = trained.compensators
+    chain = sampling.chain(str(ring[0].user_ids[3]), S, 0)
+    history = sampling.examples.history[sampling.row(str(ring[0].user_ids[3]))][None]
+    x_T = torch.randn(1, trained.model.config.model.dim, generator=stream(0, "sampling"))
+    plane = (x_T.double() - sampling.mean) @ sampling.directions
+    np.testing.assert_allclose(chain.walk[0], plane[0])
+    e0 = trained.generate(history, S, False, x_T=x_T)
+    np.testing.assert_allclose(chain.beliefs[-1], ((e0.double() - sampling.mean) @ sampling.directions)[0], atol=1e-6)
+    assert chain.walk.shape == chain.beliefs.shape == (S, 2)
+
+
+def test_sampling_live_moves_the_step_with_s(ring, trained, sampling):
+    [S] = trained.compensators
+    explorer = sampling.live(str(ring[0].user_ids[0]), start=S)
+    assert f"Step {S} of {S}" in explorer.still.alt
+    assert f"slider S: {S}" in sampling.frames(str(ring[0].user_ids[0]), start=S, most=3).text
+
+
+@pytest.fixture
+def deltas(ring, trained, tiny):
+    table = pd.DataFrame(
+        [("validation", True, d, h) for d, h in ((0.0, 0.1), (10.0, 0.3), (10.0, 0.5))],
+        columns=["part", "compensator", "delta", "HR@10"],
+    )
+    e = trained.model.embedding.weight
+    return DeltaExplorer(*ring, trained.z_star, {0.0: torch.zeros_like(e), 10.0: e}, table)
+
+
+def test_delta_views_and_training_one(ring, tiny, trained, deltas, one_sentence):
+    assert "HR@10 is 40.0%" in deltas.view(10).alt
+    one_sentence(lambda: deltas.view(3), "δ = 3", "0, 10")
+    goal = 1 / (1 + np.exp(-(trained.z_star @ trained.z_star.T).numpy().astype(float)))
+    assert f"is {np.abs(0.5 - goal).mean():.2f} from S*" in deltas.view(0).alt
+    events = []
+    deltas.train(3.0, tiny, events.append)
+    assert {event.stage for event in events} == {"diffusion", "compensator"}
+    again = fit(*ring, tiny.replace(delta=3.0), "cpu", z_star=trained.z_star.clone())
+    torch.testing.assert_close(deltas.embeddings[3.0], again.model.embedding.weight.detach())
+    assert f"your short run reached {deltas.trained[3.0]:.1f}%" in deltas.view(3).alt
+    assert "slider δ: 0, 3, 10" in deltas.frames(10.0).text
+
+
+def test_training_one_judges_by_the_rule_of_the_data(first_visits, tiny, deltas):
+    dataset, split, recommender = first_visits
+    config = recommender.model.config
+    explorer = DeltaExplorer(dataset, split, recommender.z_star, {}, empty_table())
+    explorer.train(config.diffusion.delta, config, lambda event: None)
+    answers = validation_sample(dataset, split, config)
+    assert answers.seen.shape[1] > 0
+    assert explorer.trained[config.diffusion.delta] == 100 * evaluate(recommender.scorer(), answers)["HR@10"]
+
+
+def empty_table() -> pd.DataFrame:
+    return pd.DataFrame({name: [] for name in ("part", "compensator", "delta", "HR@10")})
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_training_one_on_cuda_takes_a_z_star_from_anywhere(ring, tiny, trained):
+    for device in ("cpu", "cuda"):
+        explorer = DeltaExplorer(*ring, trained.z_star.to(device), {}, empty_table())
+        explorer.train(3.0, tiny, lambda event: None)
+        assert 3.0 in explorer.trained and explorer.embeddings[3.0].device.type == "cpu"
+
+
+def test_training_can_be_stopped_and_changes_nothing(tiny, deltas):
+    def stop(event):
+        raise explorers.Stopped
+
+    with pytest.raises(explorers.Stopped):
+        deltas.train(3.0, tiny, stop)
+    assert 3.0 not in deltas.embeddings and not deltas.trained
+
+
+def buttons(widget):
+    return {w.description: w for w in everything(widget) if isinstance(w, ipywidgets.Button)}
+
+
+def everything(widget):
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from everything(child)
+
+
+def test_the_button_trains_and_the_picture_follows(tiny, deltas):
+    async def reader():
+        explorer = deltas.live(10.0, tiny)
+        [choice] = [w for w in everything(explorer.widget) if isinstance(w, ipywidgets.Dropdown)]
+        [bar] = [w for w in everything(explorer.widget) if isinstance(w, ipywidgets.FloatProgress)]
+        choice.value = "1000"
+        buttons(explorer.widget)["train this δ now"].click()
+        await asyncio.sleep(0.05)
+        assert buttons(explorer.widget)["train this δ now"].disabled
+        while buttons(explorer.widget)["train this δ now"].disabled:
+            await asyncio.sleep(0.05)
+        [status] = [w for w in everything(explorer.widget) if type(w) is ipywidgets.Label]
+        while status.value != "ready":
+            await asyncio.sleep(0.05)
+        return explorer, bar.value
+
+    explorer, share = asyncio.run(reader())
+    texts = " ".join(w.value for w in everything(explorer.widget) if isinstance(w, ipywidgets.HTML))
+    assert "δ = 1000 is trained." in texts and "δ = 1000: your short run reached" in texts and share == 1
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("The loss <became> NaN."), RuntimeError("Expected one device\nbut got two")]
+)
+def test_whatever_stops_the_training_is_said_in_a_sentence(tiny, deltas, monkeypatch, error):
+    def broken(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(explorers, "fit", broken)
+
+    async def reader():
+        explorer = deltas.live(10.0, tiny)
+        press = buttons(explorer.widget)["train this δ now"]
+        press.click()
+        await asyncio.sleep(0.05)
+        while press.disabled:
+            await asyncio.sleep(0.05)
+        return explorer
+
+    explorer = asyncio.run(reader())
+    texts = " ".join(w.value for w in everything(explorer.widget) if isinstance(w, ipywidgets.HTML))
+    [said] = re.findall('<p role="alert"><b>(.*?)</b></p>', texts)
+    assert said in ("The loss &lt;became&gt; NaN.", "RuntimeError: Expected one device")
+
+
+def test_an_error_that_nobody_foresaw_is_said_too_and_the_next_move_works(picture):
+    def view(n):
+        if n == 2:
+            raise RuntimeError("a bug\nwith details")
+        return View(picture, f"n is {n}")
+
+    async def reader():
+        number = ipywidgets.IntText(1)
+        live = Live(view, {"n": number}, [[number]])
+        number.value = 2
+        await live.latest.task
+        assert "RuntimeError: a bug<" in live.picture.value and live.status.value == "ready"
+        number.value = 3
+        await live.latest.task
+        assert 'alt="n is 3"' in live.picture.value
+
+    asyncio.run(reader())
