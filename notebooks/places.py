@@ -85,9 +85,8 @@ def main(arguments: list[str]) -> int:
         path.write_text(new + "\n", encoding="utf-8")
     if line:
         readme = ROOT / "README.md"
-        readme.write_text(
-            BADGES.sub(f"<!-- badges -->\n{line}\n<!-- end of badges -->", readme.read_text(encoding="utf-8"))
-        )
+        text = BADGES.sub(f"<!-- badges -->\n{line}\n<!-- end of badges -->", readme.read_text(encoding="utf-8"))
+        readme.write_text(text, encoding="utf-8")
     return 0
 
 

@@ -1,8 +1,6 @@
 """Reading interactions and attributes, and every kind of bad file."""
 
 import gzip
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -11,7 +9,6 @@ import pytest
 from dae4rec_core.config import Config
 from dae4rec_core.data.dataset import Dataset, encode, prepare
 from dae4rec_core.data.files import load_interactions
-from dae4rec_core.data.town import write_town
 
 HEAD = "user_id,item_id,timestamp\n"
 
@@ -96,23 +93,6 @@ def test_attributes_come_from_items_csv_and_from_extra_columns(tmp_path):
     assert attributes["lat"].tolist() == [1, 2, 3]  # the first value of each item
     assert attributes["name"].fillna("").tolist() == ["Airport", "", "Café"]  # items.csv wins
     assert len(attributes) == 3  # z was never visited
-
-
-def test_no_text_file_is_left_to_the_encoding_of_the_machine(tmp_path):
-    """Python warns of it on request; here its warning about our files is an error."""
-    write_town(tmp_path / "town", 100, 20, seed=1)
-    (tmp_path / "loc-gowalla_totalCheckins.txt.gz").write_bytes(gzip.compress(b"0\t2010-10-19T23:55:27Z\t1\t2\t3\n"))
-    code = f"""
-import warnings
-from dae4rec_core.data import files, sources, town
-warnings.filterwarnings("error", category=EncodingWarning, module="dae4rec_core")
-town.write_town({str(tmp_path / "again")!r}, 100, 20, seed=1)
-town.load_town_law({str(tmp_path / "town")!r})
-for _ in range(2):
-    sources.convert("gowalla", {str(tmp_path)!r})
-files.load_interactions({str(tmp_path / "town")!r})
-"""
-    subprocess.run([sys.executable, "-X", "warn_default_encoding", "-c", code], check=True)
 
 
 # bad input: one sentence that names what, where, and how to mend it
