@@ -39,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
     parser = argparse.ArgumentParser(
         prog="python -m dae4rec_core",
         description="Next-item recommendation by diffusion: train, measure and use DAE4Rec on your interactions.",
@@ -146,17 +147,20 @@ def _reader(kind: type, optional: bool) -> Callable[[str], Any]:
 
 
 def true_or_false(text: str) -> bool:
+    """A switch as the command line gives it."""
     if text.lower() not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
     return text.lower() == "true"
 
 
 def config_of(options: argparse.Namespace) -> Config:
+    """The preset, changed by the options that were given."""
     given = {name: value for name, value in vars(options).items() if name in FIELDS}
     return PRESETS[options.preset].replace(**given)
 
 
 def run(options: argparse.Namespace) -> None:
+    """Train from nothing, print the table of results and ten users' recommendations."""
     config = config_of(options)
     dataset, split = prepare(options.data, config)
     print(describe(dataset, split))
@@ -182,6 +186,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def fit_command(options: argparse.Namespace) -> None:
+    """Train, or go on with a stopped run, and save the checkpoint."""
     config = config_of(options)
     dataset, split = prepare(options.data, config)
     print(describe(dataset, split))
@@ -192,6 +197,7 @@ def fit_command(options: argparse.Namespace) -> None:
 
 
 def evaluate_command(options: argparse.Namespace) -> None:
+    """Measure a checkpoint as it is; nothing is trained."""
     recommender = checkpoint.load(options.checkpoint)
     config = recommender.model.config
     dataset, split = prepare(options.data, config)
@@ -213,6 +219,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
 
 
 def recommend_command(options: argparse.Namespace) -> None:
+    """Print one list."""
     recommender = checkpoint.load(options.checkpoint)
     if (options.history is None) == (options.user is None):
         raise ValueError("Give either --history ITEM ITEM ... or --user ID, so that there is one history to go on.")
@@ -227,6 +234,7 @@ def recommend_command(options: argparse.Namespace) -> None:
 
 
 def sweep_command(options: argparse.Namespace) -> None:
+    """Train for every delta and seed, measure at every S, write the table."""
     config = config_of(options)
     dataset, split = prepare(options.data, config)
     out = Path(options.out)
@@ -249,12 +257,14 @@ def sweep_command(options: argparse.Namespace) -> None:
 
 
 def artifacts_command(options: argparse.Namespace) -> None:
+    """Make what the notebooks load, and the overview picture."""
     folder = make_artifacts(options.data, options.out, options.device, [ProgressBar()])
     dataset, _ = prepare(options.data, Config())
     write_overview(dataset, folder)
 
 
 def data_command(options: argparse.Namespace) -> None:
+    """Fetch and convert an original data set."""
     source = SOURCES[options.name]
     if options.table2 and source.paper is None:
         raise ValueError(f"Table 2 has no row for {options.name}; leave --table2 out.")
@@ -273,11 +283,13 @@ def data_command(options: argparse.Namespace) -> None:
 
 
 def town_command(options: argparse.Namespace) -> None:
+    """Write the simulated town."""
     write_town(options.out, options.venues, options.users, options.seed)
     print(f"Town written to {options.out}.")
 
 
 def describe(dataset: Dataset, split: Split) -> str:
+    """One line on the size of a data set."""
     facts = dataset.statistics()
     return (
         f"{dataset.name}: {facts['records']:,} interactions, {facts['users']:,} users, {facts['items']:,} items, "

@@ -4,6 +4,7 @@ Fields that the paper leaves open are marked "our choice". None means "chosen fo
 """
 
 import dataclasses
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -223,19 +224,26 @@ def kind_of(item: dataclasses.Field) -> tuple[type, bool]:
     return item.type, False
 
 
+WORDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
+
+
 def _check(name: str, value: Any, facts: typing.Mapping[str, Any]) -> None:
-    if value is None and kind_of(FIELDS[name][1])[1]:
+    kind, optional = kind_of(FIELDS[name][1])
+    if value is None and optional:
         return
+    allowed = (int, float) if kind is float else kind
+    if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool) or value == math.inf:
+        raise ValueError(f"Config.{name} is {value!r}; give {WORDS[kind]}{' or None' if optional else ''}.")
     if facts["choices"] is not None and value not in facts["choices"]:
         raise ValueError(f"Config.{name} is {value!r}; choose one of {', '.join(facts['choices'])}.")
     bounds = {
-        "least": ("at least", lambda bound: value >= bound),
-        "above": ("a number above", lambda bound: value > bound),
-        "below": ("a number below", lambda bound: value < bound),
+        "least": ("at least", lambda limit: value >= limit),
+        "above": ("a number above", lambda limit: value > limit),
+        "below": ("a number below", lambda limit: value < limit),
     }
-    for kind, (words, holds) in bounds.items():
-        if facts[kind] is not None and (value is None or not holds(facts[kind])):  # "not" also refuses NaN
-            raise ValueError(f"Config.{name} is {value}; give {words} {facts[kind]}.")
+    for bound, (words, holds) in bounds.items():
+        if facts[bound] is not None and not holds(facts[bound]):  # "not" also refuses NaN
+            raise ValueError(f"Config.{name} is {value}; give {words} {facts[bound]}.")
 
 
 # What `reference` does that the paper doesn't print, each with its reason. A test holds this list complete.

@@ -8,6 +8,8 @@ from tqdm.auto import tqdm
 
 
 class Event(NamedTuple):
+    """How far a stage has come, and its metrics by name."""
+
     stage: str  # "gae" | "diffusion" | "compensator"
     step: int  # 1 .. total
     total: int
@@ -18,6 +20,7 @@ Callback = Callable[[Event], None]
 
 
 def report(callbacks: Sequence[Callback], event: Event) -> None:
+    """Tell every listener."""
     for callback in callbacks:
         callback(event)
 

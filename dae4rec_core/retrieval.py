@@ -67,6 +67,7 @@ def compare(scores: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_numbers(scores: Tensor) -> None:
+    """Raises ValueError if a score is not a number."""
     if scores.isnan().any():
         raise ValueError("Scores hold NaN, so no rank exists; check the checkpoint or lower the learning rate.")
 
