@@ -5,10 +5,11 @@ REAL ?= ../shared/data
 BIN := .venv/bin
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root) # containers often run as root, which Jupyter refuses by itself
-export OMP_WAIT_POLICY ?= PASSIVE # threads that wait without spinning, see benchmarks/busy.py
+# threads that wait without spinning, see benchmarks/busy.py
+export OMP_WAIT_POLICY ?= PASSIVE
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help lab check test run artifacts notebooks town benchmark peers results site demo test-browser
+.PHONY: help lab check check-code check-units test run artifacts notebooks town benchmark peers results site demo test-browser
 help:
 	@echo "make lab        install into .venv and open JupyterLab on the first notebook"
 	@echo "make check      ruff, mypy and the quick unit tests, in under a minute"
@@ -36,10 +37,15 @@ lab: .venv/installed
 	$(BIN)/jupyter lab $(AS_ROOT) notebooks/00_start_here.ipynb
 
 check: .venv/installed
+	@$(MAKE) --no-print-directory -j2 --output-sync=target check-code check-units
+
+check-code:
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -o addopts="" -q -m "not slow and not real_data" --ignore=tests/browser tests
+
+check-units:
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o addopts="" -q -m "not slow and not real_data" --ignore=tests/browser tests
 
 test: .venv/installed
 	@echo "Running unit tests and every notebook, comparing all outputs"

@@ -251,7 +251,7 @@ DEPARTURES = {
     "positions": "Eq. 4 doesn't see the order of a history; what comes next is a question of order",
     "layer_norm": "Eq. 4 sums the outputs, so h of a long history would be twenty times as long as h of a short one",
     "shortcut": "what f and c answer is mostly a function of h; a linear path hands it on from the first step",
-    "dropout": "the paper names no regularisation; without any, the network learns its training users by heart",
+    "dropout": "the paper names no regularisation; we use a little",
     "pos_weight": "on a sparse graph Eq. 9 as printed drives every similarity to one half (notebook 02)",
     "gae_pairs": "a sample of the item pairs, without bias, so that a step's cost doesn't grow with the catalogue",
     "aime_pairs": "the same for Eq. 10",

@@ -95,7 +95,7 @@ class Unit:
     def settings(self) -> int:
         """A number that changes with anything that decides the run."""
         preset = PRESETS[self.preset].to_dict() if self.preset else {}
-        parts = [RULES, preset, self.changes, self.steps, self.markov, self.samples, EPOCHS, EXAMPLES, S]
+        parts = [preset, self.changes, self.steps, self.markov, self.samples, EPOCHS, EXAMPLES, S]
         parts.append(Config().train.patience)  # also a peer's
         return zlib.crc32(json.dumps(parts, sort_keys=True).encode())
 

@@ -33,11 +33,13 @@ def fill(mebibytes: int) -> dict:
     return {"MiB": measure.peak_mib(call)}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="memory is then the GPU's")
 def test_a_process_of_its_own_reports_its_memory():
     assert measure.in_own_process(fill, 300)["MiB"] == pytest.approx(300, rel=0.1)
 
 
+@pytest.mark.slow
 def test_pair_figures(monkeypatch):
     """Every row is finite and above 0 where it must be; errors are rounding, noise is noise."""
     monkeypatch.setattr(pairs, "in_own_process", lambda function, *arguments: function(*arguments))
@@ -50,6 +52,7 @@ def test_pair_figures(monkeypatch):
     assert (noise > 1e-2).all()
 
 
+@pytest.mark.slow
 def test_dense_is_extrapolated_where_it_would_not_fit(monkeypatch):
     monkeypatch.setattr(pairs, "in_own_process", lambda function, *arguments: function(*arguments))
     monkeypatch.setattr(pairs, "BUDGET", 2_500)

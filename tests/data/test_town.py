@@ -67,6 +67,7 @@ def test_sizes_are_arguments(venues, users, seed):
     assert interactions["item_id"].isin(items["item_id"]).all()
 
 
+@pytest.mark.slow
 def test_a_million_venues():
     law = town.make_law(1_000_000, seed=1)
     rng = np.random.default_rng(0)
@@ -92,6 +93,7 @@ def test_law_sums_to_one_for_histories_of_any_length(small):
     np.testing.assert_allclose(law.posterior(histories).sum((1, 2, 3)), 1, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_simulated_last_visits_follow_the_law(small):
     """Observed minus expected counts of last visits in three groupings: chi-square, z < 4."""
     law, users, interactions = small
