@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from padding import pad_histories
 
-from dae4rec_core.data.dataset import held_out, pad_histories
+from dae4rec_core.data.dataset import held_out
 from dae4rec_core.method.model import scores
 from dae4rec_core.method.sampling import choose_tau, skip_step
 from dae4rec_core.ranking import QueryScorer, evaluate

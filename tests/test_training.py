@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from padding import pad_histories
 
 from dae4rec_core import training
 from dae4rec_core.config import choose_device
@@ -19,7 +20,6 @@ from dae4rec_core.data.dataset import (
     global_time,
     held_out,
     leave_last_out,
-    pad_histories,
     training_examples,
     training_graph,
     validation_sample,

@@ -1,6 +1,5 @@
 """Interactions: filter, encode, split, and turn into next-item examples."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -335,15 +334,6 @@ def length_grouped_order(
     shuffled = torch.randperm(whole, generator=generator).tolist() + list(range(whole, len(batches)))
     batches = [batches[i] for i in shuffled]
     return torch.cat(batches), [int(lengths[rows].max()) for rows in batches]
-
-
-def pad_histories(histories: Sequence[Sequence[int] | np.ndarray], max_len: int) -> Tensor:
-    """Lists of item indices -> (B, L) with PAD on the left, the newest max_len items of each."""
-    rows = torch.full((len(histories), max_len), PAD, dtype=torch.long)
-    for row, history in zip(rows, histories, strict=True):
-        newest = torch.as_tensor(np.asarray(history)[-max_len:], dtype=torch.long)
-        row[max_len - len(newest) :] = newest
-    return rows
 
 
 def prepare(path: str | Path, config: Config) -> tuple[Dataset, Split]:

@@ -21,7 +21,6 @@ from dae4rec_core.data.dataset import (
     leave_last_out,
     length_grouped_order,
     make_examples,
-    pad_histories,
     prepare,
     time_cuts,
     training_examples,
@@ -266,10 +265,6 @@ def test_seen_items_are_the_whole_history():
     assert examples.history.tolist() == [[2, 3], [PAD, 4]]
     assert examples.seen.tolist() == [[0, 1, 2, 3], [PAD, PAD, PAD, 4]]
     assert examples.seen.dtype == torch.long
-
-
-def test_pad_histories_keeps_the_newest():
-    assert pad_histories([[1, 2, 3], [4], []], 2).tolist() == [[2, 3], [PAD, 4], [PAD, PAD]]
 
 
 def test_examples_are_selected_and_moved_with_all_their_parts():
