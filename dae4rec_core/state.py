@@ -1,6 +1,7 @@
 """Which epoch is kept, and what a stopped run needs to go on as if it had never stopped."""
 
 import json
+import os
 import zlib
 from pathlib import Path
 
@@ -122,7 +123,7 @@ class RunState:
 def write(tensors: dict[str, Tensor], file: Path, facts: dict | None = None) -> None:
     """A safetensors file, put in place by one rename: a run that is killed here loses nothing."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_name(file.name + ".new")
+    new = file.with_name(f"{file.name}.{os.getpid()}.new")  # other processes may write the same Z*
     save_file(tensors, new, metadata=None if facts is None else {"facts": json.dumps(facts)})
     new.replace(file)
 

@@ -18,6 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", default="../shared/data", help="folder of the real data sets (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, one thread each (default: 2)")
     parser.add_argument("--study", nargs="+", help="only these: tiny, main, 'table 3', 'figure 3', 'figure 4', beyond")
+    parser.add_argument("--set", nargs="+", help="only these data sets, by name")
     parser.add_argument("--method", nargs="+", help="only these methods, by name")
     parser.add_argument("--seed", type=int, nargs="+", default=grid.SEEDS, help="only these seeds (default: 0 1 2)")
     options = parser.parse_args(arguments)
@@ -28,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
         if "run" in options.what
         and unit.seed in options.seed
         and (options.study is None or unit.study in options.study)
+        and (options.set is None or unit.data in options.set)
         and (options.method is None or unit.method in options.method)
         and not unit.done
     ]

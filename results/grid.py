@@ -12,9 +12,9 @@ import subprocess
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -239,19 +239,20 @@ def _readings_of_ours(unit: Unit, dataset: Dataset, split: Split, epochs: int | 
     recommender = fit(dataset, split, config, z_star=z_star)
     seconds = time.perf_counter() - start
     train_compensators(recommender, dataset, split, unit.steps)
-    made: list[tuple[str, float, bool, Scorer]] = []  # variant, S, compensator, scorer
+    # variant, S, compensator, and how its scorer is made: anew for each part, so that x_T is that of `model_rows`
+    made: list[tuple[str, float, bool, Callable[[], Scorer]]] = []
     for compensate, ending in ((False, ""), (True, " + compensator")):
-        made += [(f"S={s}{ending}", s, compensate, recommender.scorer(s, compensate)) for s in unit.steps]
+        made += [(f"S={s}{ending}", s, compensate, partial(recommender.scorer, s, compensate)) for s in unit.steps]
     if unit.markov:
-        made.append(("Markov chain", math.nan, False, recommender.markov_scorer()))
+        made.append(("Markov chain", math.nan, False, recommender.markov_scorer))
     if unit.samples:
         name = f"mean of {unit.samples} samples"
-        made.append((name, math.nan, False, mean_of_samples(recommender, S, unit.samples)))
-    for variant, s, compensate, scorer in made:
+        made.append((name, math.nan, False, partial(mean_of_samples, recommender, S, unit.samples)))
+    for variant, s, compensate, make_scorer in made:
         for part in PARTS:
             examples = held_out(dataset, split, part, config)
             start = time.perf_counter()
-            better, tied, _ = ranks(scorer, examples)
+            better, tied, _ = ranks(make_scorer(), examples)
             facts = {
                 "S": float(s),
                 "compensator": compensate,

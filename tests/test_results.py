@@ -62,7 +62,7 @@ def test_a_tiny_row_comes_out_again(tmp_path, monkeypatch):
     assert (stored["rules"] == grid.RULES).all() and (stored["settings"] == TINY.settings).all()
     # sums of another machine round differently, which may turn a few of the 4,168 users' ranks
     for metric in METRICS:
-        assert (stored[metric] - again[metric]).abs().max() < 3e-3
+        assert (stored[metric] - again[metric]).abs().max() < 1e-3
 
 
 @pytest.mark.slow

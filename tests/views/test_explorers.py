@@ -169,6 +169,7 @@ def test_a_model_without_z_star_has_no_map(ring, trained, one_sentence):
     one_sentence(lambda: GraphExplorer(*ring, bare), "Z*", "delta")
 
 
+@pytest.mark.slow
 def test_noise(one_sentence):
     points = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
     explorer = NoiseExplorer(points, np.zeros(50, int), ["points"], timesteps=20)

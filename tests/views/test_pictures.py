@@ -116,6 +116,7 @@ def build():
     return module
 
 
+@pytest.mark.slow
 def test_an_unchanged_notebook_is_rebuilt_to_the_same_bytes(build, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(build, "FOLDER", tmp_path)
     draft = tmp_path / "toy.py"
