@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from scipy import sparse
 from torch import Tensor, nn
 
@@ -15,6 +14,7 @@ from dae4rec_core.distributed import world
 from dae4rec_core.method.beyond import BeyondDAE4Rec, make_model
 from dae4rec_core.method.compensator import Compensator
 from dae4rec_core.recommender import Recommender
+from dae4rec_core.state import write
 
 FORMAT = 2
 FILE = "recommender.safetensors"
@@ -46,10 +46,7 @@ def save(recommender: Recommender, folder: str | Path, half: bool = False, **fac
         "facts": facts,
         "item_ids": [str(item) for item in recommender.item_ids],
     }
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / f"{FILE}.new", metadata={"recommender": json.dumps(header, ensure_ascii=False)})
-    (folder / f"{FILE}.new").replace(folder / FILE)
+    write(tensors, Path(folder) / FILE, {"recommender": json.dumps(header, ensure_ascii=False)})
 
 
 def load(folder: str | Path, device: str | torch.device = "auto") -> Recommender:

@@ -53,7 +53,7 @@ class RunState:
     """The diffusion stage of a run in one file: weights, best weights, optimizer, epoch, and whose run it is.
 
     folder: where it is kept, None to keep nothing. A file that is there is read at once.
-    Raises ValueError when it belongs to another configuration or to other data.
+    Raises ValueError when it belongs to another configuration, to other data or to another Z*.
     """
 
     def __init__(
@@ -64,10 +64,12 @@ class RunState:
         stopping: EarlyStopping,
         config: Config,
         train: Examples,
+        z_star: Tensor | None = None,
     ):
         self.file = None if folder is None else Path(folder) / "state.safetensors"
         self.model, self.optimizer, self.stopping, self.config = model, optimizer, stopping, config
-        self.data = zlib.crc32(torch.column_stack([train.history, train.target]).cpu().numpy().tobytes())
+        self.data = checksum(torch.column_stack([train.history, train.target]))
+        self.z_star = None if z_star is None else checksum(z_star)
         if self.file is not None and self.file.is_file():
             self._load(self.file)
 
@@ -86,24 +88,28 @@ class RunState:
             "best_value": stopping.best_value,
             "config": self.config.to_dict(),
             "data": self.data,
+            "z_star": self.z_star,
         }
-        write(tensors, self.file, facts)
+        write(tensors, self.file, {"facts": json.dumps(facts)})
 
     def _load(self, file: Path) -> None:
         with safe_open(file, "pt") as opened:
             facts = json.loads(opened.metadata()["facts"])
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}
+        mine = self.config.train  # what follows the diffusion stage, or changes no number, may differ
+        free = {"epochs": mine.epochs, "compensator_epochs": mine.compensator_epochs, "pair_tile": mine.pair_tile}
         try:
-            saved = Config.from_dict(facts["config"]).replace(epochs=self.config.train.epochs)
+            saved = Config.from_dict(facts["config"]).replace(**free)
         except ValueError:  # of another version, with other fields
             saved = None
         if saved != self.config:
             raise ValueError(
                 f"The run saved in {file.parent} used another configuration; give its own, or another state folder."
             )
-        if facts["data"] != self.data:
+        if (facts["data"], facts["z_star"]) != (self.data, self.z_star):
             raise ValueError(
-                f"The run saved in {file.parent} was trained on other data; give its own, or another state folder."
+                f"The run saved in {file.parent} was trained on other data or another Z*; give its own, or another "
+                "state folder."
             )
 
         def part(prefix: str) -> dict[str, Tensor]:
@@ -120,11 +126,16 @@ class RunState:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": adam})
 
 
-def write(tensors: dict[str, Tensor], file: Path, facts: dict | None = None) -> None:
+def checksum(tensor: Tensor) -> int:
+    """Of its bytes."""
+    return zlib.crc32(tensor.detach().cpu().contiguous().numpy().tobytes())
+
+
+def write(tensors: dict[str, Tensor], file: Path, header: dict[str, str] | None = None) -> None:
     """A safetensors file, put in place by one rename: a run that is killed here loses nothing."""
     file.parent.mkdir(parents=True, exist_ok=True)
     new = file.with_name(f"{file.name}.{os.getpid()}.new")  # other processes may write the same Z*
-    save_file(tensors, new, metadata=None if facts is None else {"facts": json.dumps(facts)})
+    save_file(tensors, new, metadata=header)
     new.replace(file)
 
 

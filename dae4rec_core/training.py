@@ -22,6 +22,7 @@ from dae4rec_core.method.beyond import BeyondDAE4Rec, make_model
 from dae4rec_core.method.compensator import Compensator, compensator_loss
 from dae4rec_core.method.gae import pretrain_gae
 from dae4rec_core.method.graph import ItemGraph, adjacency, transition_counts
+from dae4rec_core.method.losses import total_loss
 from dae4rec_core.method.model import PAD, DAE4Rec
 from dae4rec_core.method.pairwise import similarity_loss
 from dae4rec_core.method.sampling import choose_tau, skip_step
@@ -117,7 +118,7 @@ def train_diffusion(
         fused=True,
     )
     stopping = EarlyStopping(settings.patience)
-    progress = RunState(state, model, optimizer, stopping, config, train)
+    progress = RunState(state, model, optimizer, stopping, config, train, z_star)
     train = train.to(model.device)
     l_diff_of, optimizer = fabric.setup(model, optimizer)
 
@@ -135,7 +136,7 @@ def train_diffusion(
             l_diff = weight * l_diff_of(*batch_of(train, rows[mine], length), noise.of(mine, model.device))
             l_aime = l_aime_of(model, target, order)
             optimizer.zero_grad(set_to_none=True)
-            fabric.backward(l_diff + delta * l_aime)
+            fabric.backward(total_loss(l_diff, l_aime, delta))
             optimizer.step()
             l_diff_sum += l_diff.detach() * len(rows)
             l_aime_sum += l_aime.detach() * len(rows)

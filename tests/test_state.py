@@ -10,10 +10,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from dae4rec_core.data.dataset import Examples
+from dae4rec_core.events import History
 from dae4rec_core.method.gae import pretrain_gae
 from dae4rec_core.method.graph import ItemGraph
 from dae4rec_core.state import EarlyStopping, RunState, load_z_star, save_z_star, z_star_file
-from dae4rec_core.training import pretrained, training_graph
+from dae4rec_core.training import fit, pretrained, training_graph
 
 # early stopping
 
@@ -200,3 +201,12 @@ def test_pretrained_reads_what_is_there_and_trains_what_is_not(ring, tiny, tmp_p
     assert len(events) == 40 and not torch.equal(one, other)
     pretrained(graph, tiny, "cpu", [events.append])  # without a folder it is trained each time
     assert len(events) == 60 and len(list(tmp_path.iterdir())) == 2
+
+
+def test_another_z_star_is_refused_and_what_follows_the_diffusion_stage_may_change(ring, tiny, tmp_path, one_sentence):
+    z_star = torch.randn(ring[0].n_items, tiny.model.dim, generator=torch.Generator().manual_seed(0))
+    fit(*ring, tiny, "cpu", state=tmp_path, z_star=z_star)
+    one_sentence(lambda: fit(*ring, tiny, "cpu", state=tmp_path, z_star=2 * z_star), str(tmp_path), "another Z*")
+    log = History()
+    fit(*ring, tiny.replace(compensator_epochs=0, pair_tile=7), "cpu", [log], state=tmp_path, z_star=z_star)
+    assert log.events == []  # nothing was trained again

@@ -18,7 +18,7 @@
 | 7-9 | pretraining | gae | pretrain_gae | 02 |
 | 10 | L_AIME, dense | losses | aime_loss | 03 |
 | 10 | L_AIME, by tiles | pairwise | similarity_loss | 07 |
-| 11 | L = L_Diff + delta L_AIME | model | DAE4Rec | 03 |
+| 11 | L = L_Diff + delta L_AIME | losses | total_loss | 03 |
 | 12-13 | kappa and xi of the non-Markov family | sampling | coefficients | 04 |
 | 14-15 | tau | sampling | choose_tau | 04 |
 | 15 | skip-step sampling | sampling | skip_step | 04 |
@@ -26,5 +26,6 @@
 | 16 | its loss | compensator | compensator_loss | 05 |
 | none | what is ours | beyond | BeyondDAE4Rec | 08 |
 
-Equation 11 is added up in `dae4rec_core.training.train_diffusion`. Nothing here knows of files, users' ids or figures.
+The loop that minimises Eq. 11 is `dae4rec_core.training.train_diffusion`. Nothing here knows of files, users' ids or
+figures.
 """

@@ -91,7 +91,7 @@ class BeyondDAE4Rec(DAE4Rec):
         return self.config.beyond.geometry == "sphere"
 
     def clean(self, items: Tensor) -> Tensor:
-        """e^0 of items: (B,) -> (B, d). On the sphere it has length sqrt(d), as noise has, and L_Diff can't move E."""
+        """e^0 of items: (B,) -> (B, d). On the sphere it has length sqrt(d), as noise has, and no gradient."""
         e = self.embedding(items)
         return math.sqrt(self.config.model.dim) * F.normalize(e.detach(), dim=-1) if self.on_sphere else e
 

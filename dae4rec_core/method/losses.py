@@ -1,4 +1,4 @@
-"""The losses as the paper prints them: graph reconstruction (Eq. 9), diffusion (Eq. 5) and AIME (Eq. 10).
+"""The losses as the paper prints them: graph reconstruction (Eq. 9), diffusion (Eq. 5), AIME (Eq. 10), both (Eq. 11).
 
 Eq. 9 and 10 run over all |V| x |V| pairs of items and hold several matrices of that size here: they are for reading,
 for toys, and for checking `pairwise.py`, which training uses.
@@ -28,6 +28,11 @@ def aime_loss(e: Tensor, target: Tensor) -> Tensor:
     e: (|V|, d) item embeddings. target: (|V|, |V|), S* = sigma(Z*'Z*), or A for -C_ground.
     """
     return (torch.sigmoid(e @ e.T) - target).square().sum() / len(e)
+
+
+def total_loss(l_diff: Tensor, l_aime: Tensor, delta: float) -> Tensor:
+    """Eq. 11: L = L_Diff + delta L_AIME. A scalar."""
+    return l_diff + delta * l_aime
 
 
 def diffusion_loss(e0: Tensor, prediction: Tensor, weight: Tensor) -> Tensor:

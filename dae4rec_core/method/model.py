@@ -77,7 +77,7 @@ class AttentionCondition(nn.Module):
         self.norm = nn.LayerNorm(dim) if layer_norm else nn.Identity()
 
     def forward(self, e: Tensor, real: Tensor) -> Tensor:
-        """Eq. 4 as printed. e: (B, L, d); real: (B, L) True where there is an item. Returns h (B, d)."""
+        """Eq. 4, with our switches. e: (B, L, d); real: (B, L) True where there is an item. Returns h (B, d)."""
         outputs, _ = self.attend(e, real)  # (B, L, d)
         h = outputs[:, -1] if self.aggregation == "last" else (outputs * real.unsqueeze(-1)).sum(1)
         return self.norm(h)
