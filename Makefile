@@ -5,8 +5,8 @@ REAL ?= ../shared/data
 BIN := .venv/bin
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root) # containers often run as root, which Jupyter refuses by itself
-# threads that wait without spinning, see benchmarks/busy.py
-export OMP_WAIT_POLICY ?= PASSIVE
+# threads that spin less while they wait, see benchmarks/busy.py
+export GOMP_SPINCOUNT ?= 1000
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
 
 .PHONY: help lab check check-code check-units test run artifacts notebooks town benchmark peers results site demo test-browser

@@ -29,7 +29,7 @@ if importlib.util.find_spec("dae4rec_core") is None:
         subprocess.run(["git", "clone", "--depth=1", source, "series"], check=True)
         os.chdir("series/notebooks")
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", ".."], check=True)
-import dae4rec_core  # noqa: F401  before torch: its threads then wait without spinning"""
+import dae4rec_core  # noqa: F401  before torch: its threads then spin less while they wait"""
 TAG = "setup"
 TAGS = [TAG, "hide-input"]  # the static edition folds the cell
 BADGES = re.compile(r"<!-- badges -->.*?<!-- end of badges -->", re.S)

@@ -1,4 +1,4 @@
-"""A search over what the paper leaves open, for our methods and their peers alike: the same number of trials each.
+"""A search over what the paper leaves open, by TRIALS trials for each of our methods and of their peers.
 
 Optuna's TPE, because it is kept, resumes from a file and spends later trials where earlier ones did well. Selection is
 by validation NDCG@10 on one data set (gowalla, first visits), and the one choice is then used on all: a method that

@@ -102,8 +102,8 @@ def test_a_busy_machine_is_measured_and_told(monkeypatch, tmp_path):
 
 def test_waiting_threads_are_told_to_rest_before_torch_is_loaded():
     """A fresh process that imports dae4rec_core first has the setting; one that sets another keeps its own."""
-    script = "import dae4rec_core, os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
-    for given, expected in (({}, "PASSIVE False"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE False")):
-        environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
+    script = "import dae4rec_core, os, sys; print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
+    for given, expected in (({}, "1000 False"), ({"GOMP_SPINCOUNT": "7"}, "7 False")):
+        environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"} | given
         found = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
         assert found.stdout.strip() == expected, found.stderr

@@ -69,8 +69,8 @@ def test_the_first_cell_gets_what_is_absent(places, monkeypatch, tmp_path, one_s
 
 
 def test_the_first_cell_comes_before_torch_and_tells_its_threads_to_wait(places):
-    check = "assert 'torch' not in sys.modules and os.environ['OMP_WAIT_POLICY'] == 'PASSIVE'"
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    check = "assert 'torch' not in sys.modules and os.environ['GOMP_SPINCOUNT'] == '1000'"
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
     cell = places.CELL.format(repository="")
     run = subprocess.run([sys.executable, "-c", f"{cell}\n{check}"], env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
