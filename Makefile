@@ -9,7 +9,7 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root) # containers often run 
 export GOMP_SPINCOUNT ?= 1000
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help lab check check-code check-units test run artifacts notebooks town benchmark peers results site demo test-browser
+.PHONY: help lab check check-code check-method check-use test run artifacts notebooks town benchmark peers results site demo test-browser
 help:
 	@echo "make lab        install into .venv and open JupyterLab on the first notebook"
 	@echo "make check      ruff, mypy and the quick unit tests, in under a minute"
@@ -37,15 +37,19 @@ lab: .venv/installed
 	$(BIN)/jupyter lab $(AS_ROOT) notebooks/00_start_here.ipynb
 
 check: .venv/installed
-	@$(MAKE) --no-print-directory -j2 --output-sync=target check-code check-units
+	@$(MAKE) --no-print-directory -j3 --output-sync=target check-code check-method check-use
 
 check-code:
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-check-units:
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o addopts="" -q -m "not slow and not real_data" --ignore=tests/browser tests
+QUICK := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o addopts="" -q -m "not slow and not real_data"
+check-method:
+	$(QUICK) tests/method tests/data tests/views
+
+check-use:
+	$(QUICK) tests/experiments tests/test_*.py
 
 test: .venv/installed
 	@echo "Running unit tests and every notebook, comparing all outputs"
