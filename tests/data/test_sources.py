@@ -385,7 +385,7 @@ def test_only_the_members_asked_for_are_unpacked(tmp_path):
     assert sorted(tmp_path.rglob("*")) == sorted([*found, file, tmp_path / "in"])
 
 
-@pytest.mark.parametrize("root", ["../", "a/../../", "/tmp/../", "..\\", "C:\\", "in/"])
+@pytest.mark.parametrize("root", ["../", "a/../../", "/var/../", "..\\", "C:\\", "in/"])
 def test_an_archive_that_points_outside_writes_nothing_there(tmp_path, root):
     """Neither what is read nor what isn't; the members that are read are found under a strange path too."""
     members = {f"{root}checkins.dat": FOURSQUARE, f"{root}venues.dat": VENUES, f"{root}evil.txt": "evil"}
