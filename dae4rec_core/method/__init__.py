@@ -24,6 +24,7 @@
 | 15 | skip-step sampling | sampling | skip_step | 04 |
 | 16 | compensator c | compensator | Compensator | 05 |
 | 16 | its loss | compensator | compensator_loss | 05 |
+| none | tau even in log-SNR | sampling | choose_tau_by_snr | 04 |
 | none | what is ours | beyond | BeyondDAE4Rec | 08 |
 
 The loop that minimises Eq. 11 is `dae4rec_core.training.train_diffusion`. Nothing here knows of files, users' ids or

@@ -8,11 +8,13 @@ import math
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
 from dae4rec_core.method.sampling import (
     choose_tau,
+    choose_tau_by_snr,
     coefficients,
+    log_snr,
     markov_chain,
     posterior_std,
     skip_step,
@@ -383,3 +385,90 @@ def test_markov_chain_with_a_linear_denoiser_equals_its_closed_form(name):
         expected = expected + noises[step] @ after
     ours = markov_chain(f, x_T, h, alpha_bar, generator(9))
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-10)
+
+
+# ---- further: tau even in log-SNR, second order ----------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_tau_by_snr_has_s_strictly_increasing_steps_from_1_to_t(schedule):
+    for T in (1, 2, 7, 30, 60):
+        alpha_bar = make_alpha_bar(schedule, T)
+        for S in range(1, T + 1):
+            tau = choose_tau_by_snr(alpha_bar, S)
+            assert len(tau) == S and tau[-1] == T and tau[0] >= 1 and (S == 1 or tau[0] == 1)
+            assert all(a < b for a, b in zip(tau, tau[1:], strict=False))
+        assert choose_tau_by_snr(alpha_bar, T) == list(range(1, T + 1))
+        with pytest.raises(ValueError, match=f"from 1 to {T}"):
+            choose_tau_by_snr(alpha_bar, T + 1)
+
+
+def test_tau_by_snr_is_as_even_as_whole_steps_allow():
+    """At T = 200 and S = 8 no two wanted values share a step: each tau is the nearest one, by brute force."""
+    alpha_bar = make_alpha_bar("linear", 200)
+    snr = [log_snr(float(a)) for a in alpha_bar[1:]]
+    for place, t in enumerate(choose_tau_by_snr(alpha_bar, 8)[::-1]):
+        wanted = snr[-1] + (snr[0] - snr[-1]) * place / 7
+        assert abs(snr[t - 1] - wanted) == min(abs(value - wanted) for value in snr)
+
+
+@pytest.mark.parametrize("choose", [choose_tau, lambda T, S: choose_tau_by_snr(make_alpha_bar("linear", T), S)])
+@pytest.mark.parametrize("steps", [3, 8, 20])
+def test_second_order_equals_diffusers_multistep_solver(choose, steps):
+    """e^{tau_1} against DPM-Solver++(2M), midpoint, for a nonlinear f; diffusers works in float32."""
+    alpha_bar, (x_T, h) = make_alpha_bar("linear", TIMESTEPS), start(torch.float64)
+    tau = choose(TIMESTEPS, steps)
+    theirs = DPMSolverMultistepScheduler(
+        TIMESTEPS,
+        trained_betas=betas_of(alpha_bar).tolist(),
+        solver_order=2,
+        algorithm_type="dpmsolver++",
+        solver_type="midpoint",
+        prediction_type="sample",
+        final_sigmas_type="zero",
+    )
+    theirs.set_timesteps(timesteps=[t - 1 for t in tau[::-1]])
+    e = x_T
+    for t, number in zip(tau[:0:-1], theirs.timesteps, strict=False):
+        e = theirs.step(nonlinear(e, torch.full((1,), t), h), number, e).prev_sample
+    ours, last = skip_step(nonlinear, x_T, h, alpha_bar, tau, order=2)
+    torch.testing.assert_close(ours, e.double(), rtol=1e-4, atol=1e-5)
+    assert torch.equal(last, nonlinear(ours, torch.full((1,), tau[0]), h))
+    first, _ = skip_step(nonlinear, x_T, h, alpha_bar, tau)
+    assert (first - ours).abs().max() > 1e-3  # the orders differ by more than the tolerance
+
+
+def test_orders_on_a_gaussian_whose_chain_is_known():
+    """e^0 ~ N(m, v): f is linear, and the exact chain is e^t = sqrt(abar) m + sqrt(abar v + 1 - abar) z. Twice the
+    steps halve the error of the first order and quarter that of the second."""
+    m, v, T = 0.7, 0.09, 4096
+    alpha_bar = make_alpha_bar("cosine", T)
+
+    def f(e, t, h):
+        a = alpha_bar[t].unsqueeze(-1)
+        return m + a.sqrt() * v / (a * v + 1 - a) * (e - a.sqrt() * m)
+
+    z = torch.randn(50, 1, generator=generator(5), dtype=torch.float64)
+
+    def exact(t):
+        a = alpha_bar[t]
+        return a.sqrt() * m + (a * v + 1 - a).sqrt() * z
+
+    def error(steps, order):
+        tau = choose_tau(T, steps)
+        tau = [t for t in tau if T // 4 <= t <= T * 3 // 4]  # away from both ends, where log-SNR runs off
+        found, _ = skip_step(f, exact(tau[-1]), None, alpha_bar, tau, order=order)
+        return (found - exact(tau[0])).abs().max().item()
+
+    for order, factor in ((1, 2), (2, 4)):
+        assert error(64, order) / error(128, order) == pytest.approx(factor, rel=0.15)
+    assert error(64, 2) < error(64, 1) / 5
+
+
+def test_an_order_that_is_none(one_sentence):
+    x_T, h = start()
+    for options in ({"order": 3}, {"order": 2, "eta": 1.0}):
+        one_sentence(
+            lambda options=options: skip_step(nonlinear, x_T, h, make_alpha_bar("linear", 10), [5, 10], **options),
+            "order",
+        )
