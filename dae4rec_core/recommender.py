@@ -9,8 +9,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from dae4rec_core.data.dataset import newest_items
 from dae4rec_core.method.compensator import Compensator
-from dae4rec_core.method.model import PAD, DAE4Rec, Query
+from dae4rec_core.method.model import DAE4Rec, Query
 from dae4rec_core.method.sampling import OnStep, choose_tau, markov_chain, skip_step
 from dae4rec_core.ranking import QueryScorer
 from dae4rec_core.retrieval import ItemIndex, top_items
@@ -145,10 +146,11 @@ class Recommender:
         values, found = [], []
         for start in range(0, len(histories), batch_size):
             rows = slice(start, start + batch_size)
-            query = scorer.query(_newest(items, ends, rows, data.max_len))
+            bounds = ends[:-1][rows], ends[1:][rows]
+            query = scorer.query(newest_items(items, *bounds, data.max_len))
             seen = None
             if exclude_seen:
-                seen = _newest(items, ends, rows, np.diff(ends)[rows].max()).to(query.vectors.device)
+                seen = newest_items(items, *bounds, int(np.diff(ends)[rows].max())).to(query.vectors.device)
             if index is None:
                 best = top_items(query, scorer.items, k, seen)
             else:
@@ -190,10 +192,3 @@ class Recommender:
                 "remove it or train again."
             )
         return items, ends
-
-
-def _newest(items: np.ndarray, ends: np.ndarray, rows: slice, width: int) -> Tensor:
-    """The newest `width` items of some users' histories: (B, width) with PAD on the left. See `_encode`."""
-    first, last = ends[:-1][rows], ends[1:][rows]
-    back = last[:, None] + np.arange(-width, 0)
-    return torch.from_numpy(np.where(back >= first[:, None], items[back.clip(min=0)], PAD))

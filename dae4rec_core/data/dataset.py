@@ -279,13 +279,17 @@ def make_examples(dataset: Dataset, targets: np.ndarray, max_len: int, exclude_s
     owner = np.searchsorted(dataset.offsets, targets, side="right") - 1
     start = dataset.offsets[owner]
     longest = int((targets - start).max(initial=0)) if exclude_seen else 0
+    history, seen = (newest_items(dataset.items, start, targets, width) for width in (max_len, longest))
+    return Examples(history, torch.from_numpy(dataset.items[targets]), torch.from_numpy(owner), seen)
 
-    def newest(length: int) -> Tensor:
-        back = targets[:, None] + np.arange(-length, 0)  # (N, length) positions before the target
-        return torch.from_numpy(np.where(back >= start[:, None], dataset.items[back.clip(min=0)], PAD))
 
-    target, user = torch.from_numpy(dataset.items[targets]), torch.from_numpy(owner)
-    return Examples(newest(max_len), target, user, newest(longest))
+def newest_items(items: np.ndarray, first: np.ndarray, end: np.ndarray, width: int) -> Tensor:
+    """The newest `width` of the items at positions first .. end - 1, for each of N users: (N, width), PAD on the left.
+
+    items: of all users, behind one another. first, end: (N,) positions in it.
+    """
+    back = end[:, None] + np.arange(-width, 0)
+    return torch.from_numpy(np.where(back >= first[:, None], items[back.clip(min=0)], PAD))
 
 
 def training_examples(dataset: Dataset, split: Split, config: Config) -> Examples:
