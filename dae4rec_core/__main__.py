@@ -14,7 +14,7 @@ from dae4rec_core.config import FIELDS, PRESETS, Config, kind_of
 from dae4rec_core.data.dataset import Dataset, Split, prepare
 from dae4rec_core.data.files import load_interactions
 from dae4rec_core.data.sources import SOURCES, beside_table_2, compare_filters, convert
-from dae4rec_core.data.town import write_town
+from dae4rec_core.data.town import AGAIN, RETURNS, write_town
 from dae4rec_core.events import ProgressBar
 from dae4rec_core.experiments.artifacts import ARTIFACTS, make_artifacts
 from dae4rec_core.experiments.evaluation import baseline_rows, ceiling_rows, model_rows, summary, sweep, tidy
@@ -107,6 +107,8 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=int, default=7, help="(default: 7)")
     sub.add_argument("--venues", type=int, default=600, help="100 to 1,000,000 (default: 600)")
     sub.add_argument("--users", type=int, default=5000, help="(default: 5000)")
+    sub.add_argument("--again", type=float, default=AGAIN, help=f"weight of the same category next (default: {AGAIN})")
+    sub.add_argument("--returns", type=float, default=RETURNS, help=f"share of returns (default: {RETURNS})")
     sub.add_argument("--out", default="data/town", help="folder (default: data/town)")
     return parser
 
@@ -284,7 +286,7 @@ def data_command(options: argparse.Namespace) -> None:
 
 def town_command(options: argparse.Namespace) -> None:
     """Write the simulated town."""
-    write_town(options.out, options.venues, options.users, options.seed)
+    write_town(options.out, options.venues, options.users, options.seed, options.again, options.returns)
     print(f"Town written to {options.out}.")
 
 

@@ -8,6 +8,8 @@ share_j is j's share of the user's earlier visits, and product_j is proportional
 
 c1, c2: categories of the last venue and of the one before it. anchor: the last venue's district,
 or the home when s is morning. A first visit starts from home and has no share (eta counts as 0).
+Two knobs make other towns: `again`, the weight of the same category once more (far below 1 in the bundled town, where
+people change the kind of venue at every step; above 1 they stay with it), and `returns`, the mean of eta.
 product_j depends on j through its cell (district, category) and popularity alone, so we draw the
 category, the district, then the venue, and need no sum over venues.
 """
@@ -36,6 +38,7 @@ GAPS = np.array(
 )
 SKIPPED_DAYS = np.array([0, 0, 0, 0, 0, 0, 1, 2, 3, 5])  # whole days leave the slot as it is
 ETAS = np.array([0.10, 0.25, 0.40])  # returning habit: share of visits that repeat an earlier one
+RETURNS = 0.25  # their mean
 
 CATEGORIES = ["cafe", "gym", "office", "bar", "museum", "park", "market", "cinema", "restaurant", "library"]
 HOURS = np.array(
@@ -71,7 +74,7 @@ SECOND = {  # category before the last one -> what it still asks for, whatever c
     "library": "museum",
 }
 SECOND_WEIGHT = 20.0
-AGAIN = 0.2  # the same category once more, one or two visits later, is unlikely
+AGAIN = 0.2  # weight of the same category once more, one or two visits later
 PERSONAS = {  # tastes; categories not named weigh 1
     "early riser": {"gym": 4, "cafe": 4, "park": 2, "bar": 0.2},
     "night owl": {"bar": 5, "cinema": 4, "gym": 0.2, "office": 0.5},
@@ -118,7 +121,7 @@ class TownLaw:
 
     centres (K, 2), xy (V, 2): km. district, category: (V,) codes. popularity: (V,), any scale.
     near: (K, K). follows: (4, C+1, C). second: (C+1, C). taste: (P, C). Row C of follows and
-    second stands for "nothing yet". next_slot: (4, 4), rows sum to 1.
+    second stands for "nothing yet". next_slot: (4, 4), rows sum to 1. etas: (E,), returning habits.
     """
 
     seed: int
@@ -133,6 +136,7 @@ class TownLaw:
     second: np.ndarray
     taste: np.ndarray
     next_slot: np.ndarray
+    etas: np.ndarray
 
     @property
     def n_venues(self) -> int:
@@ -170,7 +174,7 @@ class TownLaw:
         items, slots, length = self._pad(histories)
         reach = self.reach()  # (K, C)
         homes = np.arange(len(self.districts))
-        log = np.zeros((len(items), len(self.taste), len(homes), len(ETAS)))
+        log = np.zeros((len(items), len(self.taste), len(homes), len(self.etas)))
         for t in range(items.shape[1]):
             b = np.flatnonzero(t < length)
             j, s = items[b, t], slots[b, t]
@@ -178,11 +182,11 @@ class TownLaw:
             weight = self._weights(s, past)  # (b, P, C)
             if t == 0:
                 anchor = np.broadcast_to(homes, (len(b), len(homes)))  # (b, K), by home
-                eta, share = np.zeros(len(ETAS)), np.zeros(len(b))
+                eta, share = np.zeros(len(self.etas)), np.zeros(len(b))
             else:
                 last = self.district[past[:, -1]]
                 anchor = np.where((s == 0)[:, None], homes, last[:, None])
-                eta, share = ETAS, (past == j[:, None]).mean(1)
+                eta, share = self.etas, (past == j[:, None]).mean(1)
             total = np.einsum("bpc,bhc->bph", weight, reach[anchor])
             near = self.near[anchor, self.district[j][:, None]] * self.popularity[j][:, None]
             product = weight[np.arange(len(b)), :, self.category[j]][:, :, None] * near[:, None]
@@ -205,14 +209,14 @@ class TownLaw:
         """(B, V) p(next | history, persona, home, eta), the next visit's slot integrated over.
 
         histories: B pairs (venue indices, unix seconds). persona, home: (B,) codes.
-        eta: (B,), each one of ETAS. Raises ValueError for an empty or ill-shaped history, a
+        eta: (B,), each one of etas. Raises ValueError for an empty or ill-shaped history, a
         venue index outside 0..V-1, or a latent that the town lacks.
         """
         persona, home = np.asarray(persona), np.asarray(home)
-        level = np.abs(np.asarray(eta)[:, None] - ETAS).argmin(1)
-        shape = (len(histories), len(self.taste), len(self.districts), len(ETAS))
+        level = np.abs(np.asarray(eta)[:, None] - self.etas).argmin(1)
+        shape = (len(histories), len(self.taste), len(self.districts), len(self.etas))
         if (
-            not np.allclose(ETAS[level], eta)
+            not np.allclose(self.etas[level], eta)
             or (persona < 0).any()
             or (home < 0).any()
             or (persona >= shape[1]).any()
@@ -220,7 +224,7 @@ class TownLaw:
         ):
             raise ValueError(
                 f"A latent is not of this town; give personas 0..{shape[1] - 1}, "
-                f"homes 0..{shape[2] - 1} and etas out of {ETAS.tolist()}."
+                f"homes 0..{shape[2] - 1} and etas out of {self.etas.tolist()}."
             )
         certain = np.zeros(shape)
         certain[np.arange(shape[0]), persona, home, level] = 1
@@ -235,7 +239,7 @@ class TownLaw:
         past = np.stack([before_last, items[rows, length - 1]], axis=1)  # (B, 2)
         last = self.district[past[:, 1]]
         reach = self.reach()
-        new = (belief * (1 - ETAS)).sum(-1)  # (B, P, K): p(persona, home, and not a return)
+        new = (belief * (1 - self.etas)).sum(-1)  # (B, P, K): p(persona, home, and not a return)
         cells = np.zeros((len(items), *reach.shape))  # (B, K, C): density of the product law per unit of popularity
         for s in range(4):
             slot = np.full(len(items), s)
@@ -250,7 +254,7 @@ class TownLaw:
                 mixed = np.einsum("bp,bpc->bc", new.sum(-1) / total, weight)  # (B, C)
                 cells = cells + p_slot * self.near[last][:, :, None] * mixed[:, None]
         result = cells[:, self.district, self.category] * self.popularity
-        returning = (belief.sum((1, 2)) @ ETAS) / length  # (B,) for each earlier visit
+        returning = (belief.sum((1, 2)) @ self.etas) / length  # (B,) for each earlier visit
         owner, visit = np.nonzero(np.arange(items.shape[1]) < length[:, None])
         np.add.at(result, (owner, items[owner, visit]), returning[owner])
         return result
@@ -286,13 +290,18 @@ class TownLaw:
         return padded[0], padded[1], length
 
 
-def make_law(n_venues: int = 600, seed: int = 7) -> TownLaw:
+def make_law(n_venues: int = 600, seed: int = 7, again: float = AGAIN, returns: float = RETURNS) -> TownLaw:
     """The law of a town of n_venues (100..1,000,000); the same arguments give the same law.
 
-    Raises ValueError for other sizes or a negative seed.
+    again: weight of the same category once more, above 0. returns: mean of the returning habits, 0 to 0.6.
+    Raises ValueError for other sizes or knobs, or a negative seed.
     """
     _check("n_venues", n_venues, 100, 1_000_000)
     _check("seed", seed, 0, 2**32 - 1)
+    if not 0 < again < np.inf:
+        raise ValueError(f"again is {again!r}; give a number above 0.")
+    if not 0 <= returns <= 0.6:
+        raise ValueError(f"returns is {returns!r}; give a number from 0 to 0.6.")
     rng = np.random.default_rng([seed, 0])
     k, n = min(max(round(n_venues / 25), 4), 400), len(CATEGORIES)
     side = int(np.ceil(np.sqrt(k)))
@@ -303,7 +312,7 @@ def make_law(n_venues: int = 600, seed: int = 7) -> TownLaw:
     distance2 = ((centres[:, None] - centres) ** 2).sum(-1)
     after, second = np.ones((n + 1, n)), np.ones((n + 1, n))
     for c, name in enumerate(CATEGORIES):
-        after[c, c] = second[c, c] = AGAIN
+        after[c, c] = second[c, c] = again
         second[c, CATEGORIES.index(SECOND[name])] = SECOND_WEIGHT
         for favoured, weight in AFTER[name].items():
             after[c, CATEGORIES.index(favoured)] = weight
@@ -322,6 +331,7 @@ def make_law(n_venues: int = 600, seed: int = 7) -> TownLaw:
         second=second,
         taste=np.array(taste),
         next_slot=next_slot,
+        etas=(ETAS * (returns / RETURNS)).round(2),  # as users.csv.gz keeps them
     )
 
 
@@ -336,7 +346,7 @@ def draw_users(law: TownLaw, n_users: int, rng: np.random.Generator) -> pd.DataF
             "user_id": _ids("u", n_users, width=5),
             "persona": rng.integers(len(law.taste), size=n_users),
             "home": rng.integers(len(law.districts), size=n_users),
-            "eta": ETAS[rng.integers(len(ETAS), size=n_users)],
+            "eta": law.etas[rng.integers(len(law.etas), size=n_users)],
         }
     )
 
@@ -424,18 +434,27 @@ def item_table(law: TownLaw) -> pd.DataFrame:
     )
 
 
-def make_town(n_venues: int = 600, n_users: int = 5000, seed: int = 7) -> tuple[pd.DataFrame, pd.DataFrame, TownLaw]:
+def make_town(
+    n_venues: int = 600, n_users: int = 5000, seed: int = 7, again: float = AGAIN, returns: float = RETURNS
+) -> tuple[pd.DataFrame, pd.DataFrame, TownLaw]:
     """(interactions, items, law); see simulate, item_table, make_law. Raises as make_law."""
-    interactions, items, _, law = _everything(n_venues, n_users, seed)
+    interactions, items, _, law = _everything(n_venues, n_users, seed, again, returns)
     return interactions, items, law
 
 
-def write_town(out_dir: str | Path, n_venues: int = 600, n_users: int = 5000, seed: int = 7) -> None:
+def write_town(
+    out_dir: str | Path,
+    n_venues: int = 600,
+    n_users: int = 5000,
+    seed: int = 7,
+    again: float = AGAIN,
+    returns: float = RETURNS,
+) -> None:
     """Write interactions.csv.gz, items.csv, users.csv.gz (latents) and town.json to out_dir.
 
     The same arguments write the same text. Raises as make_law.
     """
-    interactions, items, users, law = _everything(n_venues, n_users, seed)
+    interactions, items, users, law = _everything(n_venues, n_users, seed, again, returns)
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     for name, frame in [("interactions.csv.gz", interactions), ("items.csv", items), ("users.csv.gz", users)]:
@@ -451,10 +470,12 @@ def write_town(out_dir: str | Path, n_venues: int = 600, n_users: int = 5000, se
         "n_users": n_users,
         "seed": seed,
         "slots": SLOTS,
-        "etas": ETAS.tolist(),
+        "etas": law.etas.tolist(),
         "personas": list(PERSONAS),
         "districts": law.districts,
     }
+    if (again, returns) != (AGAIN, RETURNS):
+        about |= {"again": again, "returns": returns}
     (out / "town.json").write_bytes((json.dumps(about, indent=1) + "\n").encode())
 
 
@@ -464,7 +485,7 @@ def load_town_law(directory: str | Path) -> TownLaw:
     if not path.is_file():
         raise FileNotFoundError(f"There is no {path}; write a town there with write_town.")
     about = json.loads(path.read_text(encoding="utf-8"))
-    return make_law(about["n_venues"], about["seed"])
+    return make_law(about["n_venues"], about["seed"], about.get("again", AGAIN), about.get("returns", RETURNS))
 
 
 def town_ceiling(
@@ -504,9 +525,11 @@ def town_ceiling(
         yield ids[rows], items[ends[rows] - 1], given_latents, given_history
 
 
-def _everything(n_venues: int, n_users: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, TownLaw]:
+def _everything(
+    n_venues: int, n_users: int, seed: int, again: float, returns: float
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, TownLaw]:
     """(interactions, items, users, law), the users' draws apart from the law's own."""
-    law = make_law(n_venues, seed)
+    law = make_law(n_venues, seed, again, returns)
     rng = np.random.default_rng([seed, 1])
     users = draw_users(law, n_users, rng)
     return simulate(law, users, rng), item_table(law), users, law

@@ -17,10 +17,10 @@ def read(path: Path) -> bytes:
     return gzip.decompress(data) if path.suffix == ".gz" else data
 
 
-@pytest.fixture(scope="module")
-def small():
+@pytest.fixture(scope="module", params=[{}, {"again": 6.0, "returns": 0.5}], ids=["bundled knobs", "other knobs"])
+def small(request):
     """A town of 100 venues with its users and walks."""
-    law = town.make_law(100, seed=3)
+    law = town.make_law(100, seed=3, **request.param)
     rng = np.random.default_rng(11)
     users = town.draw_users(law, 8000, rng)
     return law, users, town.simulate(law, users, rng)
@@ -162,10 +162,10 @@ def test_posterior_and_next_agree_with_brute_force(small):
     items, times = next(some_histories(law, users, interactions, 1))
     items, times = np.append(items[:4], items[1]), times[:5]  # with a return
     slots = town.slot_of(times)
-    posterior = np.zeros((len(law.taste), len(law.districts), len(town.ETAS)))
+    posterior = np.zeros((len(law.taste), len(law.districts), len(law.etas)))
     answer = np.zeros(law.n_venues)
     for z in np.ndindex(posterior.shape):
-        latent = (z[0], z[1], town.ETAS[z[2]])
+        latent = (z[0], z[1], law.etas[z[2]])
         posterior[z] = np.prod([by_hand(law, list(items[:t]), slots[t], *latent)[items[t]] for t in range(len(items))])
         own = sum(law.next_slot[slots[-1], s] * by_hand(law, list(items), s, *latent) for s in range(4))
         given = law.next_given_latents([(items, times)], [z[0]], [z[1]], [latent[2]])[0]
@@ -212,6 +212,32 @@ def test_slots_follow_their_table(small):
     assert town.slot_of(np.array([1_704_088_800 + 6 * 3600 - 1]))[0] == 0  # 11:59:59 is morning
 
 
+def test_the_knobs_do_what_they_say(tmp_path):
+    """Same category next and returns, in towns that differ in one knob; the folder brings its own law back."""
+
+    def shares(**knobs):
+        interactions, items, law = town.make_town(100, 3000, seed=3, **knobs)
+        visits, users = law.index_of(interactions["item_id"]), interactions["user_id"].to_numpy()
+        follows = users[1:] == users[:-1]
+        same = law.category[visits[1:]] == law.category[visits[:-1]]
+        return same[follows].mean(), interactions.duplicated(["user_id", "item_id"]).mean()
+
+    usual, alike, away = shares(), shares(again=6.0), shares(returns=0.0)
+    assert alike[0] > 3 * usual[0] and alike[0] > 0.3
+    assert away[1] < 0.5 * usual[1]
+    town.write_town(tmp_path, 100, 20, seed=3, again=6.0, returns=0.33)
+    law, again = town.make_law(100, 3, 6.0, 0.33), town.load_town_law(tmp_path)
+    for name in ("follows", "second", "etas"):
+        np.testing.assert_array_equal(getattr(law, name), getattr(again, name))
+    assert set(pd.read_csv(tmp_path / "users.csv.gz")["eta"]) <= set(law.etas)
+
+
+@pytest.mark.parametrize("knobs", [{"again": 0.0}, {"again": np.nan}, {"returns": 0.7}, {"returns": -0.1}])
+def test_impossible_knobs_are_refused_in_one_sentence(knobs):
+    with pytest.raises(ValueError, match=r"^(again|returns) is .*; give a number .*\.$"):
+        town.make_law(100, **knobs)
+
+
 @pytest.mark.parametrize("arguments", [(99, 10, 7), (1_000_001, 10, 7), (600, 0, 7), (600, 10, -1), (600.5, 10, 7)])
 def test_bad_sizes_are_refused_in_one_sentence(arguments, tmp_path):
     with pytest.raises(ValueError, match=r"^(n_venues|n_users|seed) is .*; give .*\.$"):
@@ -232,7 +258,8 @@ def test_bad_histories_latents_and_ids_are_refused(small, tmp_path):
     ):
         with pytest.raises(ValueError, match="give|index"):
             law.next_given_history(bad)
-    for latent in ([7], [0], [0.1]), ([0], [4], [0.1]), ([0], [0], [0.3]):
+    eta = law.etas[0]
+    for latent in ([7], [0], [eta]), ([0], [4], [eta]), ([0], [0], [eta + 0.05]):
         with pytest.raises(ValueError, match="latent"):
             law.next_given_latents(good, *latent)
     with pytest.raises(ValueError, match="'v9999' is no venue"):
