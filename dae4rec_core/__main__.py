@@ -1,6 +1,7 @@
-"""The command line: python -m dae4rec_core run | fit | evaluate | recommend | sweep | artifacts | data | town."""
+"""The command line, python -m dae4rec_core COMMAND; `build_parser` lists the commands."""
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from dae4rec_core.data.sources import SOURCES, beside_table_2, compare_filters, 
 from dae4rec_core.data.town import AGAIN, RETURNS, write_town
 from dae4rec_core.events import ProgressBar
 from dae4rec_core.experiments.artifacts import ARTIFACTS, make_artifacts
+from dae4rec_core.experiments.diagnosis import diagnose
 from dae4rec_core.experiments.evaluation import baseline_rows, ceiling_rows, model_rows, summary, sweep, tidy
 from dae4rec_core.ranking import METRICS
 from dae4rec_core.training import fit
@@ -95,6 +97,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--device", default="auto", help="auto, cuda or cpu (default: auto)")
     sub.add_argument("--out", default=str(ARTIFACTS), help=f"parent folder (default: {ARTIFACTS})")
+
+    sub = command("diagnose", diagnose_command, "Say what your data is like, what to try first and what it would cost.")
+    sub.add_argument("--json", action="store_true", help="print the findings as JSON")
 
     help = "Fetch a data set of the paper, or UCI Online Retail, and convert its original file."
     sub = command("data", data_command, help, data=False, config=False)
@@ -263,6 +268,15 @@ def artifacts_command(options: argparse.Namespace) -> None:
     folder = make_artifacts(options.data, options.out, options.device, [ProgressBar()])
     dataset, _ = prepare(options.data, Config())
     write_overview(dataset, folder)
+
+
+def diagnose_command(options: argparse.Namespace) -> None:
+    """One sentence a finding, or all of them as JSON."""
+    found = diagnose(options.data, config_of(options), options.device)
+    if options.json:
+        print(json.dumps([finding._asdict() for finding in found], indent=1))
+    else:
+        print("\n".join(finding.sentence for finding in found if finding.sentence))
 
 
 def data_command(options: argparse.Namespace) -> None:

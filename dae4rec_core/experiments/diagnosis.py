@@ -1,0 +1,277 @@
+"""What a data set is like before anything is trained on it, each finding in one plain sentence.
+
+Sizes, times, duplicates, returns, homophily, density, what could leak, what counting alone reaches, and what a training
+would cost here. Everything but the last is a property of the data; test answers are counted, never ranked.
+"""
+
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from dae4rec_core.config import PRESETS, Config, choose_device
+from dae4rec_core.data.dataset import Dataset, Split, held_out, prepare, training_examples, training_graph
+from dae4rec_core.data.files import load_interactions
+from dae4rec_core.data.properties import properties
+from dae4rec_core.experiments.baselines import baselines
+from dae4rec_core.method.beyond import make_model
+from dae4rec_core.method.gae import pretrain_gae
+from dae4rec_core.method.graph import steps_of
+from dae4rec_core.method.losses import total_loss
+from dae4rec_core.ranking import evaluate
+from dae4rec_core.streams import stream
+from dae4rec_core.training import aime_target, batch_of, l_aime_of
+
+ASKED = 2_000  # validation users that the baselines are asked about
+CELLS = 2**26  # scores that a baseline may hold at once: half a GB in float64
+GROUPS = (2, 200)  # an attribute with so many different values counts as a category
+TIMED_STEPS = 4  # training steps that are timed; the first one warms up and isn't counted
+DAY = 86_400
+
+
+class Finding(NamedTuple):
+    """One line of the diagnosis: a name for machines, the value, and the sentence for people."""
+
+    name: str
+    value: float | str
+    sentence: str
+
+
+def diagnose(path: str | Path, config: Config, device: str | torch.device = "auto") -> list[Finding]:
+    """All findings on a file or folder of interactions, as `prepare` reads it with this configuration.
+
+    Raises FileNotFoundError or ValueError, in one sentence, as `prepare` does.
+    """
+    frame, _ = load_interactions(path)
+    dataset, split = prepare(path, config)
+    return [
+        *as_loaded(frame),
+        *after_filter(frame, dataset, config),
+        *structure(dataset, split),
+        *leaks(dataset, split, config),
+        *counting(dataset, split, config),
+        *advice(dataset, split, config, choose_device(device)),
+    ]
+
+
+def as_loaded(frame: pd.DataFrame) -> list[Finding]:
+    """Sizes, times and duplicates of the interactions as they stand in the file."""
+    rows, users, items = len(frame), frame["user_id"].nunique(), frame["item_id"].nunique()
+    found = [
+        Finding("rows", rows, f"The file holds {rows:,} interactions of {users:,} users with {items:,} items."),
+    ]
+    ordered = frame.sort_values(["user_id", "timestamp"], kind="stable")
+    gaps = ordered.groupby("user_id")["timestamp"].diff().dropna()
+    if frame["timestamp"].max() < DAY:
+        found.append(
+            Finding("timestamps", "positions", "The timestamps look like positions in a sequence, not like moments.")
+        )
+    elif len(gaps):
+        days, span = gaps.median() / DAY, (frame["timestamp"].max() - frame["timestamp"].min()) / DAY
+        found.append(
+            Finding(
+                "median gap in days",
+                float(days),
+                f"It spans {span:,.0f} days; half of the gaps between a user's visits are below {days:.2g} days.",
+            )
+        )
+    ties = float((gaps == 0).mean()) if len(gaps) else 0.0
+    found.append(
+        Finding(
+            "ties",
+            ties,
+            f"{ties:.1%} of a user's next interactions have the same timestamp as the one before; there the file's "
+            "order decides.",
+        )
+    )
+    doubled = float(frame.duplicated(["user_id", "item_id", "timestamp"]).mean())
+    found.append(
+        Finding("duplicates", doubled, f"{doubled:.1%} of the rows repeat another with the same user, item and time.")
+    )
+    return found
+
+
+def after_filter(frame: pd.DataFrame, dataset: Dataset, config: Config) -> list[Finding]:
+    """What the k-core and the rule for repeats leave."""
+    kept = len(dataset.items) / len(frame)
+    return [
+        Finding(
+            "kept",
+            kept,
+            f"After the {config.data.k_core}-core filter (repeats: {config.data.repeats}) {kept:.1%} of the "
+            f"interactions are left: {len(dataset.items):,} of {dataset.n_users:,} users with {dataset.n_items:,} "
+            "items.",
+        )
+    ]
+
+
+def structure(dataset: Dataset, split: Split) -> list[Finding]:
+    """`properties`, and how often the next item is of the same kind as the last."""
+    facts = properties(dataset, split)
+    found = [
+        Finding(
+            "history length",
+            facts["history length"],
+            f"A user has {facts['history length']:.1f} training interactions on average.",
+        ),
+        Finding(
+            "returns",
+            facts["returns"],
+            f"{facts['returns']:.1%} of the training interactions go back to an item that the user had met before.",
+        ),
+        Finding(
+            "self-transitions",
+            facts["self-transitions"],
+            f"{facts['self-transitions']:.1%} of the steps go from an item to itself.",
+        ),
+        Finding(
+            "density",
+            facts["density"],
+            f"{facts['density']:.2%} of the pairs of items are neighbours in the transition graph.",
+        ),
+        Finding(
+            "negative eigenvalues",
+            facts["negative eigenvalues"],
+            f"{facts['negative eigenvalues']:.0%} of the graph's 64 largest eigenvalues are negative: that share of it "
+            "says what is unlike, which inner products can't hold.",
+        ),
+        Finding(
+            "asymmetry",
+            facts["asymmetry"],
+            f"The steps between two items prefer one direction by {facts['asymmetry']:.2f} (0: as a fair coin would, "
+            "1: never both ways, below 0: there and straight back).",
+        ),
+    ]
+    steps = steps_of([s for s in split.training_sequences(dataset) if len(s)], 1)
+    for name, values in dataset.attributes.items():
+        codes, kinds = pd.factorize(values)
+        if not GROUPS[0] <= len(kinds) <= GROUPS[1]:
+            continue
+        known = (codes[steps] >= 0).all(1)
+        left, right = codes[steps[known]].T
+        same = float((left == right).mean())
+        shares = (
+            np.bincount(left, minlength=len(kinds)) / len(left),
+            np.bincount(right, minlength=len(kinds)) / len(left),
+        )
+        chance = float(shares[0] @ shares[1])
+        found.append(
+            Finding(
+                f"same {name}",
+                same,
+                f"{same:.1%} of the steps stay within the same {name}; by chance it would be {chance:.1%}.",
+            )
+        )
+    return found
+
+
+def leaks(dataset: Dataset, split: Split, config: Config) -> list[Finding]:
+    """What a test could know that a system in use would not."""
+    owner = np.repeat(np.arange(dataset.n_users), np.diff(dataset.offsets))
+    training = np.arange(len(dataset.items)) < split.train_end[owner]
+    moment = float(np.median(dataset.timestamps[split.test]))
+    later = float((dataset.timestamps[training] > moment).mean())
+    repeated = float((dataset.items[split.test] == dataset.items[split.test - 1]).mean())
+    whole = pd.Series([tuple(dataset.sequence(user)) for user in range(dataset.n_users)])
+    twins = float(whole.duplicated(keep=False).mean())
+    return [
+        Finding(
+            "training after the test",
+            later,
+            f"{later:.1%} of the training interactions happened after the median test answer (split: "
+            f"{config.data.split}); split=global_time leaves none.",
+        ),
+        Finding(
+            "answer repeats the last item",
+            repeated,
+            f"{repeated:.1%} of the test answers are the very item before them, which a rule of one line finds.",
+        ),
+        Finding("twins", twins, f"{twins:.1%} of the users share their whole sequence with another user."),
+    ]
+
+
+def counting(dataset: Dataset, split: Split, config: Config) -> list[Finding]:
+    """HR@10 of the baselines on validation: what a model has to beat."""
+    examples = held_out(dataset, split, "validation", config, limit=ASKED)
+    batch = max(1, min(1024, CELLS // dataset.n_items))
+    reached = {name: evaluate(scorer, examples, batch)["HR@10"] for name, scorer in baselines(dataset, split).items()}
+    best = max(reached, key=reached.__getitem__)
+    listed = ", ".join(f"{name} {value:.1%}" for name, value in reached.items())
+    return [
+        *(Finding(f"HR@10 of {name}", value, "") for name, value in reached.items()),
+        Finding(
+            "best counting",
+            best,
+            f"Counting alone reaches validation HR@10 {reached[best]:.1%}, by {best} ({listed}; "
+            f"{len(examples):,} users).",
+        ),
+    ]
+
+
+def advice(dataset: Dataset, split: Split, config: Config, device: torch.device) -> list[Finding]:
+    """Which preset to try first, and what it would cost on this machine, from a few timed steps."""
+    data = {"k_core": config.data.k_core, "repeats": config.data.repeats, "split": config.data.split}
+    seconds = {
+        name: training_seconds(dataset, split, PRESETS[name].replace(**data), device)
+        for name in ("improved", "reference")
+    }
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**30
+    return [
+        Finding(
+            "preset",
+            "improved",
+            "Try the preset improved first: it was ahead of reference on every data set of results/; take reference to "
+            "study the paper's method.",
+        ),
+        *(
+            Finding(
+                f"seconds of {name}",
+                value,
+                f"Training {name} takes about {_duration(value)} here ({device}) if all its epochs are run; early "
+                "stopping mostly ends sooner.",
+            )
+            for name, value in seconds.items()
+        ),
+        Finding("memory in GiB", memory, f"This diagnosis, with its timed steps, has held {memory:.1f} GiB at most."),
+    ]
+
+
+def training_seconds(dataset: Dataset, split: Split, config: Config, device: torch.device) -> float:
+    """An upper estimate of the seconds that pretraining and all epochs take, from a few real steps of each."""
+    train = training_examples(dataset, split, config)
+    graph = training_graph(dataset, split)
+    seconds, z_star = 0.0, None
+    if config.diffusion.delta > 0:
+        start = time.perf_counter()
+        z_star = pretrain_gae(graph, config.replace(gae_steps=TIMED_STEPS), device)
+        seconds += (time.perf_counter() - start) / TIMED_STEPS * config.gae.steps
+    model = make_model(dataset.n_items, config).to(device)
+    target = aime_target(config, graph, z_star, device)
+    noises, laps = stream(0, "noise"), []
+    optimizer = torch.optim.Adam(model.parameters())
+    rows = torch.randperm(len(train), generator=stream(0, "order"))
+    for _ in range(TIMED_STEPS):
+        start = time.perf_counter()
+        batch = rows[torch.randint(len(rows), (min(config.train.batch_size, len(rows)),), generator=noises)]
+        history, answer = (part.to(device) for part in batch_of(train, batch, config.data.max_len))
+        noise = model.draw_noise(len(batch), noises).of(slice(None), device)
+        loss = total_loss(model(history, answer, noise), l_aime_of(model, target, noises), config.diffusion.delta)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss.item()  # waits for a GPU
+        laps.append(time.perf_counter() - start)
+    steps = -(-len(train) // config.train.batch_size) * config.train.epochs
+    return seconds + min(laps[1:]) * steps
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
