@@ -49,7 +49,7 @@ check-method:
 	$(QUICK) tests/method tests/data tests/views
 
 check-use:
-	$(QUICK) tests/experiments tests/test_*.py
+	$(QUICK) tests/experiments tests/exercises tests/test_*.py
 
 test: .venv/installed
 	@echo "Running unit tests and every notebook, comparing all outputs"
@@ -80,7 +80,7 @@ peers: .venv-peers/installed
 	@touch $@
 
 results: .venv/installed peers
-	$(BIN)/python -m results search run understand tables --data $(REAL)
+	$(BIN)/python -m results search run understand similarity tables --data $(REAL)
 
 # beside the pins of the rest: what only the site, the demo and the browser tests need
 .venv/browser: .venv/installed

@@ -184,7 +184,7 @@ def run(options: argparse.Namespace) -> None:
         history, answer = dataset.sequence(user)[:-1], dataset.sequence(user)[-1]
         if len(history) == 0:
             continue
-        compensate = config.sampling_steps in recommender.compensators
+        compensate = recommender.compensator_for(config.sampling_steps) is not None
         found = recommender.recommend(dataset.item_ids[history].tolist(), k=5, compensate=compensate)
         print(f"\n  user {dataset.user_ids[user]}, after {', '.join(dataset.label(i) for i in history[-3:])}")
         for item in found["item_id"]:
@@ -217,7 +217,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
     rows = list(baseline_rows(dataset, split, config))
     rows += model_rows(recommender, dataset, split, steps, markov=options.markov)
     print(table_text(tidy(rows, dataset.name)))
-    without = [s for s in steps if s not in recommender.compensators]
+    without = [s for s in steps if recommender.compensator_for(s) is None]
     if without:
         print(
             f"No compensator was trained for S = {', '.join(map(str, without))}: measured with the denoiser's last "

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dae4rec_core.config import Config, choose_device
 from dae4rec_core.distributed import world
-from dae4rec_core.method.beyond import BeyondDAE4Rec, make_model
+from dae4rec_core.method.beyond import BeyondDAE4Rec, SharedCompensator, make_model
 from dae4rec_core.method.compensator import Compensator
 from dae4rec_core.recommender import Recommender
 from dae4rec_core.state import write
@@ -29,8 +29,11 @@ def save(recommender: Recommender, folder: str | Path, half: bool = False, **fac
     """
     if world()[0] > 0:
         return
+    compensators: dict[int | str, nn.Module] = dict(sorted(recommender.compensators.items()))
+    if recommender.shared is not None:
+        compensators["shared"] = recommender.shared
     modules: dict[str, nn.Module] = {"model": recommender.model}
-    modules |= {f"compensator.{steps}": module for steps, module in recommender.compensators.items()}
+    modules |= {f"compensator.{name}": module for name, module in compensators.items()}
     weights = {f"{name}.{key}": value for name, part in modules.items() for key, value in part.state_dict().items()}
     if recommender.z_star is not None:
         weights["z_star"] = recommender.z_star
@@ -42,7 +45,7 @@ def save(recommender: Recommender, folder: str | Path, half: bool = False, **fac
     header = {
         "format": FORMAT,
         "config": recommender.model.config.to_dict(),
-        "compensators": sorted(recommender.compensators),
+        "compensators": list(compensators),
         "facts": facts,
         "item_ids": [str(item) for item in recommender.item_ids],
     }
@@ -57,18 +60,22 @@ def load(folder: str | Path, device: str | torch.device = "auto") -> Recommender
     model = make_model(len(header["item_ids"]), config)
     z_star = tensors["z_star"].float().to(device) if "z_star" in tensors else None
     recommender = Recommender(model, header["item_ids"], z_star)
-    recommender.compensators = {steps: Compensator(config.model) for steps in header["compensators"]}
+    for name in header["compensators"]:
+        if name == "shared":
+            recommender.shared = SharedCompensator(config.model)
+            compensator: nn.Module = recommender.shared
+        else:
+            compensator = recommender.compensators[name] = Compensator(config.model)
+        _fill(compensator, f"compensator.{name}.", tensors, folder)
+        compensator.to(device).eval()
     _fill(model, "model.", tensors, folder)
-    for steps, compensator in recommender.compensators.items():
-        _fill(compensator, f"compensator.{steps}.", tensors, folder)
     if isinstance(model, BeyondDAE4Rec) and config.beyond.neighbours:
         missing = [f"counts.{name}" for name in COUNTS if f"counts.{name}" not in tensors]
         if missing:
             raise ValueError(f"The checkpoint in {folder} lacks its {missing[0]}; copy it again or train anew.")
         arrays = [tensors[f"counts.{name}"].numpy() for name in COUNTS]
         model.counts = sparse.csr_matrix(tuple(arrays), (model.n_items,) * 2)
-    for module in (model, *recommender.compensators.values()):
-        module.to(device).eval()
+    model.to(device).eval()
     return recommender
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dae4rec_core.data.dataset import newest_items
+from dae4rec_core.method.beyond import SharedCompensator
 from dae4rec_core.method.compensator import Compensator
 from dae4rec_core.method.model import DAE4Rec, Query
 from dae4rec_core.method.sampling import OnStep, choose_tau, markov_chain, skip_step
@@ -19,13 +20,21 @@ from dae4rec_core.streams import Purpose, stream
 
 
 class Recommender:
-    """A model, its compensators by S, the original item ids, and Z* (|V|, d) where one was pretrained."""
+    """A model, its compensators by S, the original item ids, and Z* (|V|, d) where one was pretrained.
+
+    shared: one compensator for every S, in place of those by S (beyond the paper).
+    """
 
     def __init__(self, model: DAE4Rec, item_ids: Sequence | np.ndarray, z_star: Tensor | None = None):
         self.model = model
         self.item_ids = np.asarray(item_ids, dtype=object)
         self.z_star = z_star
         self.compensators: dict[int, Compensator] = {}
+        self.shared: SharedCompensator | None = None
+
+    def compensator_for(self, steps: int) -> Compensator | SharedCompensator | None:
+        """The compensator that ends a chain of S = steps jumps, None where none was trained."""
+        return self.compensators.get(steps) if self.shared is None else self.shared
 
     @torch.no_grad()
     def generate(
@@ -40,8 +49,8 @@ class Recommender:
         """Sample e^0 for histories (B, L), PAD on the left, by Eq. 15 in S = steps jumps: (B, d).
 
         The last step is c_phi, or with compensate=False the denoiser. x_T: (B, d) the first noise; drawn from
-        `generator` when absent. on_step: see `skip_step`. Raises ValueError when S is not in 1..T or has no trained
-        compensator.
+        `generator` when absent. on_step: see `skip_step`. A shared compensator needs no chain, so none is run and x_T
+        changes nothing. Raises ValueError when S is not in 1..T or has no trained compensator.
         """
         h = self.model.eval().condition(history.to(self.model.device))
         return self._sample(h, steps, compensate, x_T, generator, on_step)
@@ -59,15 +68,18 @@ class Recommender:
         model = self.model
         steps = model.config.sampling_steps if steps is None else steps
         tau = choose_tau(model.config.diffusion.timesteps, steps)
-        if compensate and steps not in self.compensators:
+        compensator = self.compensator_for(steps) if compensate else None
+        if compensate and compensator is None:
             trained = ", ".join(map(str, sorted(self.compensators))) or "no S"
             raise ValueError(
                 f"No compensator was trained for S = {steps} (there is one for {trained}); "
                 "choose such an S, train one with train_compensator, or go without (compensate=False)."
             )
+        if isinstance(compensator, SharedCompensator):
+            return compensator.eval()(compensator.start(model, h), h)
         x_T = torch.randn(h.shape, generator=generator) if x_T is None else x_T
         e_tau1, e_0 = skip_step(model.predictor(h), x_T.to(h), h, model.alpha_bar, tau, on_step=on_step)
-        return self.compensators[steps].eval()(e_tau1, h) if compensate else e_0
+        return e_0 if compensator is None else compensator.eval()(e_tau1, h)
 
     def scorer(
         self, steps: int | None = None, compensate: bool = True, seed: int = 0, purpose: Purpose = "sampling"

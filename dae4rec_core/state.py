@@ -97,7 +97,12 @@ class RunState:
             facts = json.loads(opened.metadata()["facts"])
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}
         mine = self.config.train  # what follows the diffusion stage, or changes no number, may differ
-        free = {"epochs": mine.epochs, "compensator_epochs": mine.compensator_epochs, "pair_tile": mine.pair_tile}
+        free = {
+            "epochs": mine.epochs,
+            "compensator_epochs": mine.compensator_epochs,
+            "pair_tile": mine.pair_tile,
+            "compensator": self.config.beyond.compensator,
+        }
         try:
             saved = Config.from_dict(facts["config"]).replace(**free)
         except ValueError:  # of another version, with other fields
@@ -144,6 +149,8 @@ def z_star_file(folder: str | Path, graph: ItemGraph, config: Config) -> Path:
     decides = [config.to_dict()["gae"], config.model.dim, config.model.hidden, config.train.seed]
     decides += [config.train.pair_precision, graph.n_items]
     key = zlib.crc32(graph.edges.tobytes(), zlib.crc32(json.dumps(decides).encode()))
+    if config.beyond.similarity == "counts" and graph.counts is not None:
+        key = zlib.crc32(graph.counts.data.tobytes(), zlib.crc32(graph.counts.indices.tobytes(), key))
     return Path(folder) / f"z_star-{key:08x}.safetensors"
 
 

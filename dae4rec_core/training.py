@@ -18,7 +18,7 @@ from dae4rec_core.data.dataset import (
 )
 from dae4rec_core.distributed import launch, sum_over_processes, world
 from dae4rec_core.events import Callback, Event, report
-from dae4rec_core.method.beyond import BeyondDAE4Rec, make_model
+from dae4rec_core.method.beyond import BeyondDAE4Rec, SharedCompensator, make_model, pretrain_counts
 from dae4rec_core.method.compensator import Compensator, compensator_loss
 from dae4rec_core.method.gae import pretrain_gae
 from dae4rec_core.method.graph import ItemGraph, adjacency, transition_counts
@@ -82,11 +82,19 @@ def pretrained(
     callbacks: Sequence[Callback] = (),
     folder: str | Path | None = None,
 ) -> Tensor:
-    """Z* (|V|, d): what `folder` holds for this graph and configuration, else `pretrain_gae`, kept there."""
+    """Z* (|V|, d): what `folder` holds for this graph and configuration, else a pretraining, kept there.
+
+    That is `pretrain_gae`, or `pretrain_counts` with config.beyond.similarity = "counts".
+    """
     file = None if folder is None else z_star_file(folder, graph, config)
     z_star = None if file is None else load_z_star(file)
     if z_star is None:
-        z_star = pretrain_gae(graph, config, device, callbacks)
+        if config.beyond.similarity == "counts":
+            if graph.counts is None:
+                raise ValueError("Config.similarity 'counts' needs a graph that knows them; use transition_graph.")
+            z_star = pretrain_counts(graph.counts, config, device, callbacks)
+        else:
+            z_star = pretrain_gae(graph, config, device, callbacks)
         if file is not None:
             save_z_star(z_star, file)
     return z_star.to(device)
@@ -211,23 +219,52 @@ def train_compensator(
 
     e^{tau_1} is sampled once for each training example (at most COMPENSATOR_EXAMPLES of them) by Eq. 15; the epoch with
     the best validation NDCG@10 is kept, judged on first noises that training didn't see. With compensator_epochs = 0
-    none is made.
+    none is made. Where the configuration asks for a shared one, that is trained, whatever S is.
     """
     model, settings, seed = recommender.model, recommender.model.config.train, recommender.model.config.train.seed
     if settings.compensator_epochs == 0:
         return
-    device, order = model.device, stream(seed, "compensator", steps)
+    shared = model.config.beyond.compensator == "shared"
+    order = stream(seed, "compensator", 0 if shared else steps)
     if len(train) > COMPENSATOR_EXAMPLES:
         train = train.select(torch.randperm(len(train), generator=order)[:COMPENSATOR_EXAMPLES])
-    learning = sample_e_tau1(model, train, steps, stream(seed, "compensator noise", steps))
-    judging = sample_e_tau1(model, validation, steps, stream(seed, "judging"))
+    if shared:
+        learning, judging = own_answers(model, train), own_answers(model, validation)
+    else:
+        learning = sample_e_tau1(model, train, steps, stream(seed, "compensator noise", steps))
+        judging = sample_e_tau1(model, validation, steps, stream(seed, "judging"))
+    with weights_from(seed, "compensator"):
+        compensator = (SharedCompensator if shared else Compensator)(model.config.model).to(model.device)
+    learn_last_step(model, compensator, learning, judging, train, validation, order, callbacks)
+    if isinstance(compensator, SharedCompensator):
+        recommender.shared = compensator
+    else:
+        recommender.compensators[steps] = compensator
+
+
+def learn_last_step(
+    model: DAE4Rec,
+    compensator: Compensator | SharedCompensator,
+    learning: tuple[Tensor, Tensor],
+    judging: tuple[Tensor, Tensor],
+    train: Examples,
+    validation: Examples,
+    order: torch.Generator,
+    callbacks: Sequence[Callback] = (),
+) -> None:
+    """Train a compensator on Eq. 16 with the model frozen; leaves the weights of the best epoch by validation NDCG@10.
+
+    learning, judging: its two inputs, e^{tau_1} or what stands in its place and h, (N, d) each, for the training and
+    the validation examples. Epoch 0 takes part where it is an answer already: f's own, for a SharedCompensator.
+    """
+    settings, device = model.config.train, model.device
     train, validation = train.to(device), validation.to(device)
     model.requires_grad_(False)
-    with weights_from(seed, "compensator"):
-        compensator = Compensator(model.config.model).to(device)
     optimizer = torch.optim.Adam(compensator.parameters(), lr=settings.lr, fused=True)
     stopping = EarlyStopping(settings.compensator_epochs)  # all epochs are run
-    torch.manual_seed(seed_of(seed, "dropout"))
+    torch.manual_seed(seed_of(settings.seed, "dropout"))
+    if isinstance(compensator, SharedCompensator):
+        stopping.keep(0, judge_compensator(model, compensator, *judging, validation)["NDCG@10"], compensator)
 
     for epoch in range(1, settings.compensator_epochs + 1):
         compensator.train()
@@ -245,11 +282,15 @@ def train_compensator(
         report(callbacks, Event("compensator", epoch, settings.compensator_epochs, found))
     stopping.restore(compensator)
     model.requires_grad_(True)
-    recommender.compensators[steps] = compensator
 
 
 def compensator_objective(
-    model: DAE4Rec, compensator: Compensator, e_tau1: Tensor, h: Tensor, history: Tensor, target: Tensor
+    model: DAE4Rec,
+    compensator: Compensator | SharedCompensator,
+    e_tau1: Tensor,
+    h: Tensor,
+    history: Tensor,
+    target: Tensor,
 ) -> Tensor:
     """Eq. 16 of a batch; beyond the paper, also the ranking term. A scalar."""
     prediction = compensator(e_tau1, h)
@@ -261,12 +302,20 @@ def compensator_objective(
 
 @torch.no_grad()
 def judge_compensator(
-    model: DAE4Rec, compensator: Compensator, e_tau1: Tensor, h: Tensor, examples: Examples
+    model: DAE4Rec, compensator: Compensator | SharedCompensator, e_tau1: Tensor, h: Tensor, examples: Examples
 ) -> dict[str, float]:
     """METRICS of the examples, whose e^{tau_1} and h (N, d) were sampled before."""
     query = model.query(compensator.eval()(e_tau1, h), examples.history, h)
     ranks = rank_by_blocks(query, model.item_vectors(), examples.target, examples.seen)
     return mean_metrics(*ranks, model.n_items)
+
+
+@torch.no_grad()
+def own_answers(model: DAE4Rec, examples: Examples, batch_size: int = 2048) -> tuple[Tensor, Tensor]:
+    """What a SharedCompensator starts from, f(0, T, h), and h for every example: two (N, d) on the model's device."""
+    parts = examples.history.to(model.device).split(batch_size)
+    h = torch.cat([model.eval().condition(part) for part in parts])
+    return SharedCompensator.start(model, h), h
 
 
 @torch.no_grad()

@@ -1,4 +1,7 @@
-"""python -m results search | run | understand | tables: all that notebooks 06 and 08 read. `make results` does all."""
+"""python -m results search | run | understand | similarity | tables: all that notebooks 02, 06 and 08 read.
+
+`make results` does all.
+"""
 
 import argparse
 import sys
@@ -8,13 +11,13 @@ from pathlib import Path
 
 import torch
 
-from results import grid, search, tables, understand
+from results import grid, search, similarity, tables, understand
 from results.plan import units
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m results", description=__doc__)
-    parser.add_argument("what", nargs="+", choices=["search", "run", "understand", "tables"])
+    parser.add_argument("what", nargs="+", choices=["search", "run", "understand", "similarity", "tables"])
     parser.add_argument("--data", default="../shared/data", help="folder of the real data sets (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, one thread each (default: 2)")
     parser.add_argument("--study", nargs="+", help="only these: tiny, main, 'table 3', 'figure 3', 'figure 4', beyond")
@@ -36,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     needed = {unit.data for unit in todo} - {"town"}
     needed |= {search.DATA} if "search" in options.what else set()
     needed |= {understand.DATA} if "understand" in options.what else set()
+    needed |= {data for data, _ in similarity.SETS} - {"town"} if "similarity" in options.what else set()
     try:
         missing = sorted(name for name in needed if not (folder / name).is_dir())
         if missing:
@@ -51,6 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
             in_parallel(options.workers, run_and_tell, [(unit, folder) for unit in todo])
         if "understand" in options.what:
             understand.write(folder)
+        if "similarity" in options.what:
+            similarity.write(folder)
         if "tables" in options.what:
             grid.ceiling().to_csv(grid.FOLDER / "ceiling.csv", index=False, float_format="%.5g", encoding="utf-8")
             runs = tables.gather()

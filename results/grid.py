@@ -51,6 +51,8 @@ RULES = 2
   shorter pretraining.
 """
 
+LATER = ("similarity", "compensator")  # fields that came after the committed runs, which had what their defaults are
+
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent
 CACHE = FOLDER / "cache" / f"rules-{RULES}"
@@ -95,6 +97,9 @@ class Unit:
     def settings(self) -> int:
         """A number that changes with anything that decides the run."""
         preset = PRESETS[self.preset].to_dict() if self.preset else {}
+        if preset:
+            beyond, now = Config().to_dict()["beyond"], preset["beyond"]
+            preset["beyond"] = {name: now[name] for name in now if name not in LATER or now[name] != beyond[name]}
         parts = [preset, self.changes, self.steps, self.markov, self.samples, EPOCHS, EXAMPLES, S]
         parts.append(Config().train.patience)  # also a peer's
         return zlib.crc32(json.dumps(parts, sort_keys=True).encode())

@@ -46,6 +46,8 @@ def tensors_of(recommender) -> dict[str, torch.Tensor]:
     found = {f"model.{name}": value for name, value in recommender.model.state_dict().items()}
     for steps, compensator in recommender.compensators.items():
         found |= {f"{steps}.{name}": value for name, value in compensator.state_dict().items()}
+    if recommender.shared is not None:
+        found |= {f"shared.{name}": value for name, value in recommender.shared.state_dict().items()}
     return found if recommender.z_star is None else found | {"Z*": recommender.z_star}
 
 
@@ -78,6 +80,23 @@ def test_round_trip_of_what_is_ours(trained_ours, first_visits, ours, tmp_path):
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
     examples = held_out(*first_visits, "test", ours)
     assert user_metrics(loaded.scorer(), examples).equals(user_metrics(trained_ours.scorer(), examples))
+
+
+def test_round_trip_of_a_shared_compensator(ring, tiny, tmp_path, one_sentence):
+    found = fit(*ring, tiny.replace(compensator="shared"), "cpu")
+    checkpoint.save(found, tmp_path)
+    loaded = checkpoint.load(tmp_path, "cpu")
+    assert loaded.compensators == {} and not loaded.shared.training
+    ours, theirs = tensors_of(found), tensors_of(loaded)
+    assert set(ours) == set(theirs) and any(name.startswith("shared.rest") for name in ours)
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+    assert loaded.recommend(NEWCOMER, 7, 3).equals(found.recommend(NEWCOMER, 7, 10))
+    header, tensors = read(tmp_path)
+    assert header["compensators"] == ["shared"]
+    rewrite(
+        tmp_path, header, {name: value for name, value in tensors.items() if name != "compensator.shared.first.bias"}
+    )
+    one_sentence(lambda: checkpoint.load(tmp_path, "cpu"), str(tmp_path), "does not fit", "copy it again")
 
 
 def test_half_precision_is_float16_in_the_file_and_float32_in_use(trained, folder, tmp_path):

@@ -208,6 +208,24 @@ def test_evaluate_without_any_compensator(place, tmp_path, capfd):
     assert capfd.readouterr().out.count("really next: ") == 10
 
 
+def test_one_compensator_for_every_s(place, tmp_path, capfd):
+    data, out = f"{place}/ring.csv", str(tmp_path / "model")
+    for command in ("fit", "run"):
+        assert main([command, "--data", data, "--out", out, *TINY, "--compensator", "shared"]) == 0
+    assert "DAE4Rec S=5 + compensator" in capfd.readouterr().out
+    assert main(["evaluate", "--checkpoint", out, "--data", data, "-S", "1", "10"]) == 0
+    text = capfd.readouterr().out
+    measured = dict(line.rsplit(maxsplit=5)[::5] for line in lines_of(text) if line.startswith("DAE4Rec"))
+    assert list(measured) == ["DAE4Rec S=1", "DAE4Rec S=1 + compensator", "DAE4Rec S=10", "DAE4Rec S=10 + compensator"]
+    assert "No compensator" not in text
+    base = ["recommend", "--checkpoint", out, "--history", "i03", "i04"]
+    lists = []
+    for more in (["-S", "1"], ["-S", "10", "--seed", "3"], []):
+        assert main([*base, *more]) == 0
+        lists.append(capfd.readouterr().out)
+    assert lists[0] == lists[1] == lists[2]
+
+
 def test_recommend(place, capfd, ring):
     dataset, _ = ring
     base = ["recommend", "--checkpoint", f"{place}/model", "-k", "4"]

@@ -192,6 +192,7 @@ def test_what_may_be_chosen_for_you_is_none_and_never_zero(one_sentence):
         ({"unconditional": 1.0}, ["Config.unconditional", "below 1"]),
         ({"guidance": 2.0}, ["Config.guidance is 2.0", "without h", "Config.unconditional"]),
         ({"returns": True}, ["Config.returns", "ranking term", "Config.rank_weight"]),
+        ({"similarity": "counts", "aime_target": "graph"}, ["Config.similarity", "Config.aime_target"]),
     ],
 )
 def test_impossible_values_are_refused_in_one_sentence(one_sentence, change, words):

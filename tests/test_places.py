@@ -14,6 +14,14 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # every page outside this repository that we point at, so that a new one is a decision
 EXTERNAL = {
+    *(
+        f"https://arxiv.org/abs/{number}"
+        for number in (
+            *("1611.07308", "1808.09781", "2006.11239", "2010.02502", "2207.12598", "2211.01095", "2303.09556"),
+            *("2304.04971", "2310.20453", "2410.13117", "2505.09364"),
+        )
+    ),
+    *(f"https://doi.org/{doi}" for doi in ("10.1145/3631116", "10.1145/3711896.3737172", "10.24963/ijcai.2025/346")),
     "https://archive.ics.uci.edu/dataset/352/online+retail",
     "https://archive.org/details/201309_foursquare_dataset_umn",
     "https://sites.google.com/site/yangdingqi/home/foursquare-dataset",

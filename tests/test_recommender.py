@@ -51,6 +51,26 @@ def test_generate_is_skip_step_sampling_ended_by_the_compensator(trained):
     assert not torch.allclose(corrected, e_0)
 
 
+def test_a_shared_compensator_answers_for_every_s_without_a_chain(ring, tiny, one_sentence):
+    """f(0, T, h) + r(h) by hand; no S, no first noise and no seed changes it, and no step is taken."""
+    found = fit(*ring, tiny.replace(compensator="shared"), "cpu")
+    rows, visited = pad_histories([[1, 2], [3], [4, 9, 4, 28, 0]], MAX_LEN), []
+    with torch.no_grad():
+        h = found.model.condition(rows)
+        own = found.model.denoiser(torch.zeros(3, 16), torch.full((3,), 10), h)
+        expected = own + found.shared.rest(found.shared.first(h))
+    for n, steps in enumerate((None, 1, 3, 10)):
+        noise = torch.Generator().manual_seed(n)
+        answer = found.generate(rows, steps, generator=noise, on_step=lambda *step: visited.append(step))
+        torch.testing.assert_close(answer, expected)
+        assert torch.equal(dense(found.scorer(steps, seed=n), rows), dense(found.scorer(5), rows))
+    assert visited == []
+    lists = [found.recommend(NEWCOMER, 7, steps, seed=steps) for steps in (1, 4, 10)]
+    assert lists[0].equals(lists[1]) and lists[0].equals(lists[2])
+    assert not lists[0].equals(found.recommend(NEWCOMER, 7, compensate=False))
+    one_sentence(lambda: found.recommend(NEWCOMER, 7, 11), "S is 11", "from 1 to 10")
+
+
 def test_given_noise_decides_and_on_step_follows(trained):
     rows = pad_histories([[1, 2], [3]], MAX_LEN)
     x_T = torch.randn(2, 16, generator=torch.Generator().manual_seed(0))

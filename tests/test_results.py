@@ -17,14 +17,14 @@ from scipy.stats import ttest_rel
 
 from dae4rec_core.config import Config
 from dae4rec_core.data import dataset as data_module
-from dae4rec_core.data.dataset import held_out, validation_sample
+from dae4rec_core.data.dataset import held_out, training_graph, validation_sample
 from dae4rec_core.experiments.evaluation import paired_bootstrap
 from dae4rec_core.method.model import PAD, scores
 from dae4rec_core.ranking import METRICS, hit_rate, ranks
 from dae4rec_core.streams import stream
 from dae4rec_core.training import fit
 from results import __main__ as command
-from results import grid, peers, search, tables, understand
+from results import grid, peers, search, similarity, tables, understand
 from results.plan import TINY, units
 
 RAW, FIRST_VISITS = (Config().replace(repeats=repeats, max_len=5) for repeats in ("keep", "first_visits"))
@@ -436,3 +436,54 @@ def test_a_run_with_other_settings_is_not_done(elsewhere, monkeypatch, ring):
     assert unit.done
     monkeypatch.setattr(grid, "EPOCHS", 7)
     assert not unit.done
+
+
+# ---- other similarities for Eq. 10 -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", similarity.LOST)
+def test_each_similarity_that_lost_is_made_from_the_seed(ring, tiny, kind):
+    graph = training_graph(*ring)
+    z, again, other = (similarity.LOST[kind](graph, tiny.replace(seed=seed)) for seed in (0, 0, 1))
+    sides = (2,) if kind == "two sides" else ()
+    assert z.shape == (*sides, graph.n_items, tiny.model.dim)
+    assert z.isfinite().all() and torch.equal(z, again) and not torch.equal(z, other)
+
+
+def test_counts_over_chance_are_pmi_under_a_sigmoid(ring, tiny, monkeypatch):
+    """The loss that is minimised, at random Z, against NumPy's: c_ij ones and c_i c_j / sum c zeros a pair."""
+    graph, found = training_graph(*ring), []
+    z = torch.randn(graph.n_items, 3, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(similarity, "gae_of", lambda *_: lambda a_norm: z)
+    monkeypatch.setattr(similarity, "learn", lambda module, loss_of, config: found.append(loss_of().item()))
+    similarity.over_chance(graph, tiny)
+    x, c = (z.double() @ z.double().T).numpy(), graph.counts.toarray()
+    chance = np.outer(c.sum(1), c.sum(0)) / c.sum()
+    expected = (c * np.logaddexp(0, -x) + chance * np.logaddexp(0, x)).sum() / c.sum()
+    assert found == [pytest.approx(expected, rel=1e-5)]
+
+
+def test_two_sides_have_two_tables_and_eq_10_between_them(ring, tiny):
+    """The loss on all pairs, against NumPy; the answers' table is scored, the other one is read."""
+    n = training_graph(*ring).n_items
+    model = similarity.TwoSides(n, tiny.replace(aime_pairs=n**2))
+    target = torch.randn(2, n, 5, generator=torch.Generator().manual_seed(0))
+    e, f = model.embedding.weight.detach().double().numpy().reshape(2, n, -1)
+    u, v = target.double().numpy()
+    gap = 1 / (1 + np.exp(-e @ f.T)) - 1 / (1 + np.exp(-u @ v.T))
+    found = similarity.two_sided_aime(model, target, torch.Generator().manual_seed(0))
+    assert found.item() == pytest.approx((gap**2).sum() / n, rel=1e-5)
+    assert model.n_items == n
+    np.testing.assert_allclose(model.item_vectors().detach().numpy(), f, rtol=1e-6)
+    np.testing.assert_allclose(model.clean(torch.tensor([3, 0])).detach().numpy(), f[[3, 0]], rtol=1e-6)
+
+
+def test_a_similarity_is_measured_once_and_kept(ring, tiny, elsewhere, monkeypatch):
+    monkeypatch.setattr(grid, "load", lambda *_: ring)
+    monkeypatch.setattr(grid, "config_of", lambda unit, *_: tiny.replace(steps=2, aime_pairs=100, **unit.changes))
+    monkeypatch.setattr(grid, "S", 2)
+    rows = {kind: similarity.cached("ring", "raw", kind, 0, elsewhere) for kind in (*similarity.KEPT, "two sides")}
+    assert [len(rows[kind]) for kind in rows] == [6, 6, 1]
+    assert not rows["graph"]["HR@10"].equals(rows["counts"]["HR@10"])
+    monkeypatch.delattr(similarity, "measure")
+    assert similarity.cached("ring", "raw", "counts", 0, elsewhere).equals(rows["counts"])

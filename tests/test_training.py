@@ -16,6 +16,7 @@ from padding import pad_histories
 from dae4rec_core import training
 from dae4rec_core.config import choose_device
 from dae4rec_core.data.dataset import (
+    Examples,
     encode,
     global_time,
     held_out,
@@ -27,6 +28,7 @@ from dae4rec_core.data.dataset import (
 from dae4rec_core.events import Event, History, ProgressBar
 from dae4rec_core.experiments.baselines import Popularity
 from dae4rec_core.method import gae
+from dae4rec_core.method.beyond import SharedCompensator, make_model
 from dae4rec_core.method.model import scores
 from dae4rec_core.ranking import evaluate
 from dae4rec_core.recommender import Recommender
@@ -41,6 +43,8 @@ def weights(recommender) -> dict[str, torch.Tensor]:
         found["Z*"] = recommender.z_star
     for steps, compensator in recommender.compensators.items():
         found |= {f"{steps}.{name}": value for name, value in compensator.state_dict().items()}
+    if recommender.shared is not None:
+        found |= {f"shared.{name}": value for name, value in recommender.shared.state_dict().items()}
     return found
 
 
@@ -359,6 +363,66 @@ def test_a_large_training_set_is_thinned(ring, tiny, trained, monkeypatch):
     assert lengths == [50, 60]  # training, then validation
 
 
+@pytest.mark.parametrize("kind", ["each S", "shared"])
+def test_a_trained_compensator_reaches_the_mean_given_h(tiny, kind):
+    """Four histories, each followed by known shares of three items: E[e^0 | h] is those shares times E, whatever S."""
+    config = tiny.replace(compensator=kind, timesteps=10, dropout=0.0, lr=3e-3, compensator_epochs=4, batch_size=64)
+    torch.manual_seed(5)
+    model = make_model(12, config)
+    torch.nn.init.normal_(model.embedding.weight)
+    times = torch.tensor([[6, 3, 1], [2, 2, 6], [1, 8, 1], [0, 5, 5]])  # of the items 4, 5, 6 after item 0, 1, 2, 3
+    visits = [(a, 4 + b) for a in range(4) for b in range(3) for _ in range(400 * int(times[a, b]))]
+    known, follows = torch.tensor(visits).T
+    examples = Examples(known.unsqueeze(1), follows, torch.zeros_like(known))
+    recommender = Recommender(model, [f"i{n}" for n in range(12)])
+    train_compensator(recommender, examples, examples.select(slice(None, None, 50)), 5)
+    assert (recommender.shared is None) == (kind == "each S")
+
+    mean = times / times.sum(1, keepdim=True) @ model.embedding.weight.detach()[4:7]  # (4, d)
+    untrained = recommender.generate(torch.arange(4).unsqueeze(1), 5, compensate=False, x_T=torch.zeros(4, 16))
+    found = [
+        recommender.generate(torch.arange(4).unsqueeze(1), 5, x_T=torch.randn(4, 16, generator=stream(n, "sampling")))
+        for n in range(20)
+    ]
+    apart = (torch.stack(found) - mean).norm(dim=2).mean() / mean.norm(dim=1).mean()
+    assert apart < 0.1 < 0.5 < (untrained - mean).norm(dim=1).mean() / mean.norm(dim=1).mean()
+
+
+def test_the_shared_compensator_is_the_same_whatever_the_s_that_asks_for_it(ring, tiny):
+    config = tiny.replace(compensator="shared")
+    one, other = (fit(*ring, config.replace(steps=steps), "cpu") for steps in (2, 10))
+    assert one.compensators == other.compensators == {}
+    assert differing(weights(one), weights(other)) == []
+    assert any(name.startswith("shared.") for name in weights(one))
+
+
+def test_choosing_it_changes_nothing_that_is_trained_before(ring, tiny, trained):
+    one, other = weights(fit(*ring, tiny.replace(compensator="shared"), "cpu")), weights(trained)
+    common = [name for name in one if not name.startswith("shared.")]
+    assert common == [name for name in other if not name.startswith("5.")]
+    assert [name for name in common if not torch.equal(one[name], other[name])] == []
+
+
+def test_fs_own_answer_takes_part_in_the_choice(ring, tiny):
+    """Epochs that ruin it, so that the best of all is none: what is kept adds nothing to f's answer."""
+    found = fit(*ring, tiny.replace(compensator="shared", epochs=8, lr=1e-2, dropout=0.0, compensator_epochs=0), "cpu")
+    train, validation = training_examples(*ring, tiny), validation_sample(*ring, tiny)
+    nonsense = dataclasses.replace(train, target=torch.zeros_like(train.target))
+    learning, judging = (training.own_answers(found.model, examples) for examples in (nonsense, validation))
+    shared = SharedCompensator(found.model.config.model)
+    found.model.config = found.model.config.replace(compensator_epochs=5)
+    training.learn_last_step(found.model, shared, learning, judging, nonsense, validation, stream(0, "compensator"))
+    assert torch.equal(shared(*judging), judging[0])
+
+
+def test_another_compensator_resumes_the_same_run(ring, tiny, tmp_path):
+    fit(*ring, tiny, "cpu", state=tmp_path)
+    history = History()
+    resumed = fit(*ring, tiny.replace(compensator="shared"), "cpu", [history], state=tmp_path)
+    assert stages(history) == {"compensator"} and resumed.compensators == {} and resumed.shared is not None
+    assert differing(weights(resumed), weights(fit(*ring, tiny.replace(compensator="shared"), "cpu"))) == []
+
+
 # what the method promises
 
 
@@ -418,13 +482,16 @@ def test_a_trained_model_beats_popularity_clearly(ring, longer):
         {"geometry": "sphere", "rank_weight": 1.0},
         {"rank_weight": 1.0, "returns": True, "neighbours": 1.0, "delta": 0.0},
         {"unconditional": 0.2, "guidance": 1.0},
+        {"compensator": "shared"},
+        {"compensator": "shared", "geometry": "sphere", "rank_weight": 1.0, "returns": True},
+        {"compensator": "shared", "unconditional": 0.2, "guidance": 1.0},
     ],
 )
 def test_every_variant_trains(ring, tiny, trained, change):
     found = fit(*ring, tiny.replace(**change), "cpu")
     assert all(value.isfinite().all() for value in weights(found).values())
     ours = found.model.embedding.weight
-    assert not torch.equal(ours, trained.model.embedding.weight) or "steps" in change
+    assert not torch.equal(ours, trained.model.embedding.weight) or not {"steps", "compensator"}.isdisjoint(change)
     assert len(found.recommend(["i00", "i01"], k=3)) == 3
 
 

@@ -1,37 +1,67 @@
-"""Checkers of 06: what a results table can and can't say, and a bootstrap by hand."""
+"""Checkers of 06: what NDCG may gain between two cut-offs, a paired interval, and the best of many readings."""
 
+import itertools
 import math
 
+import numpy as np
 import torch
+from scipy import stats
 
 from dae4rec_core.exercises.checker import Answer, checker
 
-__all__ = ["check_possible", "check_share_ahead"]
+__all__ = ["check_gain_bounds", "check_paired_interval", "check_gain_of_best"]
 
 
 @checker
-def check_possible(possible: Answer) -> None:
-    for ranks in ([1, 5, 12, 30], [11, 11, 11], [20, 19, 2], [40]):
-        hits = [sum(rank <= k for rank in ranks) / len(ranks) for k in (10, 20)]
-        gain = [sum(1 / math.log2(rank + 1) for rank in ranks if rank <= k) / len(ranks) for k in (10, 20)]
-        assert possible(*hits, *gain) is True, (
-            f"users with the answers at ranks {ranks} exist, so their row is possible."
+def check_gain_bounds(gain_bounds: Answer) -> None:
+    for k, m, users in ((10, 20, 1), (5, 10, 4), (1, 3, 7), (20, 50, 3)):
+        for hits in range(users + 1):
+            # all answers of these users at one rank: what NDCG@m has more than NDCG@k, brought about in every way
+            gains = [hits / math.log2(rank + 1) / users for rank in range(k + 1, m + 1)]
+            least, most = (float(bound) for bound in gain_bounds(hits / users, k, m))
+            for name, found, expected, rank in (("least", least, min(gains), m), ("most", most, max(gains), k + 1)):
+                assert abs(found - expected) < 1e-9, (
+                    f"with {hits} of {users} answers at rank {rank}, NDCG@{m} is {expected:.4f} above NDCG@{k}: "
+                    f"that is the {name} they can add, and you have {found:.4f}."
+                )
+
+
+@checker
+def check_paired_interval(paired_interval: Answer) -> None:
+    for seed, (users, ahead) in enumerate(((400, 0.1), (900, 0.0), (250, -0.3))):
+        draw = np.random.default_rng(seed)
+        taste = draw.normal(size=users)  # what makes a user easy or hard for both methods
+        ours, theirs = (3 * taste + draw.exponential(size=users) + gain for gain in (ahead, 0.0))
+        generator = torch.Generator().manual_seed(seed)
+        given = paired_interval(torch.from_numpy(ours), torch.from_numpy(theirs), generator)
+        assert len(given) == 3, "return three numbers: the difference and the two ends of its interval."
+        difference, low, high = (float(value) for value in given)
+        expected = (ours - theirs).mean()
+        assert abs(difference - expected) < 1e-6, (
+            f"ours is ahead by {expected:.4f} on average, you have {difference:.4f}."
         )
-        between = hits[1] - hits[0]  # all of them at rank 20 add least to NDCG, all at rank 11 most
-        least, most = between / math.log2(21), between / math.log2(12)
-        for change, why in ((least - 0.001, "too little"), (most + 0.001, "too much")):
-            row = (*hits, gain[0], gain[0] + change)
-            assert possible(*row) is False, (
-                f"HR {hits[0]:.2f}, {hits[1]:.2f} and NDCG {row[2]:.3f}, {row[3]:.3f}: "
-                f"NDCG grows by {change:.3f}, {why} for the hits between rank 11 and 20."
-            )
+        oracle = stats.bootstrap((ours - theirs,), np.mean, n_resamples=5000, method="percentile", rng=draw)
+        ends = oracle.confidence_interval
+        assert max(abs(low - ends.low), abs(high - ends.high)) < 0.07 * (ends.high - ends.low), (
+            f"for {users} users scipy's bootstrap has {ends.low:.3f} to {ends.high:.3f}, "
+            f"you have {low:.3f} to {high:.3f}."
+        )
+    same = torch.rand(50, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    _, low, high = paired_interval(same + 0.25, same, torch.Generator().manual_seed(0))
+    assert max(abs(float(low) - 0.25), abs(float(high) - 0.25)) < 1e-6, (
+        "when every user gains 0.25, each resample does too, and the interval is that one point."
+    )
 
 
 @checker
-def check_share_ahead(share_ahead: Answer) -> None:
-    ours, theirs = torch.tensor([1.0, 0.0, 1.0, 1.0]), torch.tensor([0.0, 0.0, 1.0, 0.0])
-    rows = torch.tensor([[0, 1, 2, 3], [1, 1, 2, 2], [1, 1, 1, 0], [2, 2, 1, 2]])
-    found = float(share_ahead(ours, theirs, rows))
-    assert found != 0.75, "a tie is not ahead: count only the resamples whose difference is above 0."
-    assert abs(found - 0.5) < 1e-6, f"two of these four resamples are ahead, a share of 0.5; you have {found:g}."
-    assert float(share_ahead(theirs, ours, rows)) == 0, "with the methods swapped nobody is ahead."
+def check_gain_of_best(gain_of_best: Answer) -> None:
+    x = torch.linspace(-9, 9, 20_001, dtype=torch.float64)
+    for seed, (readings, noise) in enumerate(itertools.product((1, 2, 10, 200), (0.5, 2.0))):
+        # the largest of n standard normals lies below x with probability Phi(x)^n, and its mean is the integral
+        below = torch.special.ndtr(x) ** readings
+        expected = noise * float(torch.trapezoid((x > 0).double() - below, x))
+        found = float(gain_of_best(readings, noise, torch.Generator().manual_seed(seed)))
+        assert abs(found - expected) < 0.05 * noise, (
+            f"the best of {readings} readings with a standard error of {noise:g} is {expected:.2f} too high "
+            f"on average, you have {found:.2f}."
+        )

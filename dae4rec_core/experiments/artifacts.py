@@ -4,6 +4,9 @@
     checkpoint/        the recommender (seed 0, default delta) with compensators for every S in `sampling_steps`
     curves.csv         validation metrics by epoch, for every delta
     steps.csv          tidy sweep over S and seeds at the default delta, with baselines and the Markov chain
+    compensators.csv   compensators at other S than their own, without e^{tau_1}, and what needs none, every seed
+                       (`compensators.compensator_rows`)
+    solvers.csv        three errors of S steps for three ways of skipping, every seed (`solvers.solver_rows`)
     deltas.csv         tidy sweep over delta at S = 10; three seeds at 0 and at the default, one at the others
     embeddings.safetensors   E after training at each delta (seed 0), half precision
     times.csv          seconds to sample and rank all test users at every S, median of three runs on this machine
@@ -21,6 +24,7 @@ from dae4rec_core import checkpoint
 from dae4rec_core.config import Config
 from dae4rec_core.data.dataset import Dataset, Split, held_out, prepare
 from dae4rec_core.events import Callback
+from dae4rec_core.experiments.compensators import compensator_rows
 from dae4rec_core.experiments.evaluation import (
     baseline_rows,
     ceiling_rows,
@@ -30,6 +34,7 @@ from dae4rec_core.experiments.evaluation import (
     tidy,
     train_compensators,
 )
+from dae4rec_core.experiments.solvers import reference_rows, solver_rows
 
 ARTIFACTS = Path("data/artifacts")
 SEEDS = (0, 1, 2)
@@ -48,7 +53,7 @@ def make_artifacts(
     callbacks: Sequence[Callback] = (),
     config: Config | None = None,
 ) -> Path:
-    """Write all artifacts of one data set but the picture under out/<name>; about 20 minutes on one core for the town.
+    """Write all artifacts of one data set but the picture under out/<name>; about 30 minutes on one core for the town.
 
     Returns the folder. `config` is for tests with tiny settings.
     """
@@ -61,6 +66,8 @@ def make_artifacts(
     settings = [(delta, seed) for seed in SEEDS for delta in (DELTAS if seed == SEEDS[0] else (0.0, default))]
     baseline = [*baseline_rows(dataset, split, config), *ceiling_rows(data, dataset, split, config)]
     steps_rows, delta_rows, curves, embeddings = list(baseline), list(baseline), [], {}
+    compensated: list[dict] = []
+    solvers = list(reference_rows(data, dataset, split, config))
     runs = delta_runs(dataset, split, config, settings, device, callbacks)
     for (delta, seed), (recommender, log) in zip(settings, runs, strict=True):
         curves.append(log.frame("diffusion").rename_axis("epoch").reset_index().assign(delta=delta, seed=seed))
@@ -72,6 +79,11 @@ def make_artifacts(
             train_compensators(recommender, dataset, split, steps, callbacks)
             steps_rows += model_rows(recommender, dataset, split, steps, markov=True)
             tidy(steps_rows, dataset.name).to_csv(folder / "steps.csv", index=False, float_format="%.6g")
+            compensated += compensator_rows(recommender, dataset, split, steps)
+            tidy(compensated, dataset.name).to_csv(folder / "compensators.csv", index=False, float_format="%.6g")
+            few_steps = [s for s in steps if s <= 20 or s == config.diffusion.timesteps]
+            solvers += solver_rows(recommender, data, dataset, split, few_steps)
+            tidy(solvers, dataset.name).to_csv(folder / "solvers.csv", index=False, float_format="%.6g")
             if seed == SEEDS[0]:
                 checkpoint.save(recommender, folder / "checkpoint", half=True, data=dataset.name)
     pd.concat(curves).to_csv(folder / "curves.csv", index=False, float_format="%.6g")

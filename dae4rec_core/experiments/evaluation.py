@@ -85,7 +85,7 @@ def model_rows(
     config = recommender.model.config
     settings: list[tuple[int | str, bool]] = []
     for s in steps:
-        settings += [(s, False), (s, True)] if s in recommender.compensators else [(s, False)]
+        settings += [(s, False)] if recommender.compensator_for(s) is None else [(s, False), (s, True)]
     if markov:
         settings.append(("markov", False))
     for part in parts:
@@ -118,7 +118,7 @@ def train_compensators(
     config = recommender.model.config
     train, validation = training_examples(dataset, split, config), validation_sample(dataset, split, config)
     for s in steps:
-        if s not in recommender.compensators:
+        if recommender.compensator_for(s) is None:
             train_compensator(recommender, train, validation, s, callbacks)
 
 

@@ -1,10 +1,12 @@
-"""What is ours, not the paper's (notebook 08): a ranking term, a sphere, returns, neighbours; and DreamRec's guidance.
+"""What is ours, not the paper's: ranking term, sphere, returns, neighbours (notebook 08); Z* from counts (02); one
+compensator for all S (05); and DreamRec's guidance.
 
 `DAE4Rec` and the files beside it hold the paper and nothing else. `make_model` takes the subclass here when a
 configuration asks for anything of it.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,11 +14,15 @@ import torch.nn.functional as F
 from scipy import sparse
 from torch import Tensor, nn
 
-from dae4rec_core.config import BeyondConfig, Config
+from dae4rec_core.config import BeyondConfig, Config, ModelConfig
+from dae4rec_core.events import Callback, Event, report
+from dae4rec_core.method.graph import csr_tensor
 from dae4rec_core.method.losses import diffusion_loss
-from dae4rec_core.method.model import PAD, DAE4Rec, Query, StepNoise, scores
+from dae4rec_core.method.model import PAD, DAE4Rec, Query, StepNoise, mlp_after_first, scores
+from dae4rec_core.method.pairwise import count_loss
 from dae4rec_core.method.sampling import Predictor
 from dae4rec_core.method.schedule import add_noise
+from dae4rec_core.streams import stream, weights_from
 
 
 def make_model(n_items: int, config: Config) -> DAE4Rec:
@@ -150,3 +156,56 @@ def neighbours(counts: sparse.csr_matrix, history: Tensor) -> tuple[Tensor, Tens
     found, gains = np.full(filled.shape, PAD), np.zeros(filled.shape, dtype=np.float32)
     found[filled], gains[filled] = total.indices, np.log1p(total.data)
     return torch.from_numpy(found), torch.from_numpy(gains)
+
+
+def pretrain_counts(
+    counts: sparse.csr_matrix, config: Config, device: torch.device | str = "cpu", callbacks: Sequence[Callback] = ()
+) -> Tensor:
+    """Z* (|V|, d) from how often each step was taken, and without the averaging of Eq. 7: each item's vector is free.
+
+    Minimises -1/|V| sum_ij [ w c_ij log s(x_ij) + log(1 - s(x_ij)) ], x_ij = z_i . z_j, whose best similarities are
+    S_ij = w c_ij / (1 + w c_ij). w = |V|^2 / sum c, so that both sides count the same, as in the balanced Eq. 9.
+    counts: (|V|, |V|), symmetric; a step from an item to itself is a step like any other. Steps, learning rate, item
+    pairs and reports are those of `pretrain_gae`.
+    """
+    settings, n = config.gae, counts.shape[0]
+    with weights_from(config.train.seed, "W_0"):
+        z = nn.Parameter((0.1 * torch.randn(n, config.model.dim)).to(device))
+    weights = csr_tensor(counts * (n**2 / counts.sum())).to(device)
+    pairs, tiles = stream(config.train.seed, "gae pairs"), (config.train.pair_tile, config.train.pair_precision)
+    optimizer = torch.optim.Adam([z], lr=settings.lr, fused=True)
+    every = max(1, settings.steps // 100)
+    for step in range(1, settings.steps + 1):
+        loss = count_loss(z, weights, settings.pairs, pairs, *tiles)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        if step % every == 0 or step == settings.steps:
+            report(callbacks, Event("gae", step, settings.steps, {"loss per pair": loss.item() / n}))
+    return z.detach()
+
+
+class SharedCompensator(nn.Module):
+    """c(h) = f(0, T, h) + r(h): one compensator for every S, which starts from f's own answer and needs no chain.
+
+    Given h, e^{tau_1} tells nothing about e^0, so an ideal c is E[e^0 | h] at every S (notebook 05), and Eq. 5 already
+    trains f(x_T, T, h) towards it; zeros, the mean of x_T, take the noise out of that answer. r is an MLP whose last
+    layer starts at 0: before training, c is f's own answer.
+    """
+
+    def __init__(self, sizes: ModelConfig):
+        super().__init__()
+        self.first = nn.Linear(sizes.dim, sizes.hidden)
+        self.rest = mlp_after_first(sizes.hidden, sizes.dim, sizes.depth, sizes.dropout)
+        for parameter in self.rest[-1].parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, start: Tensor, h: Tensor) -> Tensor:
+        """start: f(0, T, h), see `start`; it stands where Eq. 16 has e^{tau_1}. h: (B, d). Returns e^0 (B, d)."""
+        return start + self.rest(self.first(h))
+
+    @staticmethod
+    def start(model: DAE4Rec, h: Tensor) -> Tensor:
+        """f's own answer f(0, T, h) for h (B, d), with guidance where there is any: (B, d)."""
+        last = torch.full((1,), model.config.diffusion.timesteps, device=h.device)
+        return model.predictor(h)(torch.zeros_like(h), last, h)

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import networkx as nx
 import numpy as np
@@ -15,11 +15,13 @@ from torch import Tensor
 class ItemGraph:
     """Undirected graph over items; each edge counted once, no self-loops stored (A's diagonal is set to 1 later).
 
-    n_items: |V|. edges: (|E|, 2) integers, i < j, unique, sorted.
+    n_items: |V|. edges: (|E|, 2) integers, i < j, unique, sorted. counts: (|V|, |V|) symmetric, how often each step was
+    taken, where that is known; the paper's graph forgets it, `beyond` doesn't.
     """
 
     n_items: int
     edges: np.ndarray
+    counts: sparse.csr_matrix | None = field(default=None, repr=False)
 
     def to_networkx(self) -> nx.Graph:
         graph: nx.Graph = nx.Graph()
@@ -36,7 +38,8 @@ def transition_graph(sequences: Sequence, n_items: int) -> ItemGraph:
     """
     pairs = steps_of(sequences, 1)
     pairs = np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1)
-    return ItemGraph(n_items, np.unique(pairs, axis=0).reshape(-1, 2))
+    counts = transition_counts(sequences, n_items, symmetric=True)
+    return ItemGraph(n_items, np.unique(pairs, axis=0).reshape(-1, 2), counts)
 
 
 def transition_counts(sequences: Sequence, n_items: int, window: int = 1, symmetric: bool = False) -> sparse.csr_matrix:
@@ -70,6 +73,16 @@ def adjacency(graph: ItemGraph) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         return a.coalesce().to_sparse_csr()
+
+
+def csr_tensor(matrix: sparse.csr_matrix) -> Tensor:
+    """A SciPy matrix as a torch one: sparse CSR, float32."""
+    rows, columns = torch.from_numpy(matrix.indptr).long(), torch.from_numpy(matrix.indices).long()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(
+            rows, columns, torch.from_numpy(matrix.data).float(), matrix.shape, check_invariants=True
+        )
 
 
 def normalized_adjacency(graph: ItemGraph) -> Tensor:

@@ -6,6 +6,7 @@ pairs that are edges (A_ij = 1):
     Eq. 9   sum_ij softplus(x_ij)                + sum_edges [ w softplus(-x_ij) - softplus(x_ij) ]
     Eq. 10  sum_ij (sigma(x_ij) - sigma(y_ij))^2                     y_ij = z*_i . z*_j
             sum_ij sigma(x_ij)^2                 + sum_edges [ 1 - 2 sigma(x_ij) ]      against A (-C_ground)
+    counts  sum_ij softplus(x_ij)                + sum_edges w_ij softplus(-x_ij)       ours, see `beyond`
 
 Autograd would keep every tile until the backward pass, which is the whole matrix again. `_TileSum` therefore works out
 each tile's gradient while the tile is at hand and keeps only their sum, (|V|, d). The matrix is symmetric, so tiles
@@ -59,6 +60,27 @@ def reconstruction_loss(
         return pos_weight * F.softplus(-x) - F.softplus(x), pos_weight * (s - 1) - s
 
     return pair_sum(z, softplus_tile, None, adjacency, edges, budget, generator, tile, precision) / len(z)
+
+
+def count_loss(
+    z: Tensor,
+    weights: Tensor,
+    budget: int | None = None,
+    generator: torch.Generator | None = None,
+    tile: int | None = None,
+    precision: str = "float32",
+) -> Tensor:
+    """-1/|V| sum_ij [ w_ij log s(x_ij) + log(1 - s(x_ij)) ], which is least at s(x_ij) = w_ij / (1 + w_ij).
+
+    z: (|V|, d). weights: (|V|, |V|) sparse CSR, symmetric, its values w_ij > 0. The other arguments: see `pair_sum`.
+    Returns a scalar in z's dtype.
+    """
+    w = weights.values()
+
+    def edges(x: Tensor) -> tuple[Tensor, Tensor]:
+        return w * F.softplus(-x), -w * torch.sigmoid(-x)
+
+    return pair_sum(z, softplus_tile, None, weights, edges, budget, generator, tile, precision) / len(z)
 
 
 def similarity_loss(
@@ -115,9 +137,10 @@ def pair_sum(
     tile: int | None = None,
     precision: str = "float32",
 ) -> Tensor:
-    """Sum of tile_loss over all |V| x |V| pairs, plus edge_loss over the ones of A, which is symmetric.
+    """Sum of tile_loss over all |V| x |V| pairs, plus edge_loss over the entries of A, which is symmetric.
 
-    z: (|V|, d); target: (|V|, d*) whose tiles tile_loss receives beside those of z; adjacency: sparse CSR of ones.
+    z: (|V|, d); target: (|V|, d*) whose tiles tile_loss receives beside those of z; adjacency: sparse CSR, of which
+        only the pattern is read.
     budget: pairs to look at; None, or as many as half the matrix holds, means exact. A smaller one draws sqrt(budget)
         rows and as many columns by `generator` (on the CPU); the estimate is unbiased.
     tile: edge length of a tile; None chooses 1024 on a CPU and 8192 on a GPU.

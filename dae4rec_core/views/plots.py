@@ -1,7 +1,7 @@
 """The notebooks' figures: functions that take what the module returned and give back a matplotlib Figure.
 
 `show(figure, alt)` puts one into a notebook as a PNG with alt text. Colours are Okabe and Ito's, safe for colour-blind
-readers; heatmaps use cividis, which also prints well in grey. The explorers' figures are in `explorer_plots`.
+readers; heatmaps use cividis, which also prints well in grey. The explorers' figures stand beside them.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from IPython.display import Image, display
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import NullFormatter, ScalarFormatter, StrMethodFormatter
 
 from dae4rec_core import checkpoint
 from dae4rec_core.data.dataset import Dataset
@@ -29,7 +29,7 @@ from dae4rec_core.method.graph import ItemGraph
 
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
-PLAIN, COMPENSATED, CHAIN = COLOURS[5], COLOURS[0], COLOURS[7]
+WITHOUT, WITH, CHAIN = COLOURS[5], COLOURS[0], COLOURS[7]  # without and with compensator, e^t; in every figure
 LINES = ["-", "--", "-.", ":"]
 GREY = "#B8B8B8"
 HEAT = "cividis"
@@ -221,14 +221,19 @@ def lines(
     title: str = "",
     log: Collection[str] = (),
     levels: dict[str, float] | None = None,
+    colours: dict[str, str] | None = None,
 ) -> Figure:
-    """Named lines over their index; `log` may hold "x" and "y"; `levels` are named dashed horizontals."""
+    """Named lines over their index; `log` may hold "x" and "y"; `levels` are named dashed horizontals.
+
+    colours: of the lines that have one of their own, such as WITH and WITHOUT.
+    """
     figure, (axis,) = panels(width=6.0)
     for n, (name, values) in enumerate(series.items()):
         axis.plot(
             values.index,
             values.to_numpy(),
             label=name,
+            color=(colours or {}).get(name, COLOURS[n % 8]),
             marker=MARKERS[n % 8] if len(values) < 40 else None,
             markersize=4,
         )
@@ -278,7 +283,7 @@ def draw_steps(axis: Axes, table: pd.DataFrame, column: str, scale: float, part:
     model = table[(table["part"] == part) & (table["method"] == "DAE4Rec")]
     chain, model = model[model["S"].astype(str) == "markov"], model[model["S"].astype(str) != "markov"]
     model = model.assign(S=model["S"].astype(int), compensator=model["compensator"].astype(str) == "True")
-    for compensated, colour, name in ((False, PLAIN, "without compensator"), (True, COMPENSATED, "with compensator")):
+    for compensated, colour, name in ((False, WITHOUT, "without compensator"), (True, WITH, "with compensator")):
         group = model[model["compensator"] == compensated].groupby("S")[column].agg(["mean", "std"]) * scale
         axis.errorbar(
             group.index, group["mean"], group["std"].fillna(0), color=colour, marker="o", capsize=3, label=name
@@ -286,6 +291,46 @@ def draw_steps(axis: Axes, table: pd.DataFrame, column: str, scale: float, part:
     if len(chain):
         axis.axhline(chain[column].mean() * scale, color=CHAIN, linestyle="--", label="Markov chain, T steps")
     axis.set(xscale="log", xlabel="S (sampling steps)")
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+
+
+WAYS = {("t", 1): "even in t", ("log-SNR", 1): "even in log-SNR", ("log-SNR", 2): "log-SNR, order 2"}
+
+
+def draw_ways(axis: Axes, errors: pd.DataFrame, column: str, scale: float = 1) -> None:
+    """One column of `experiments.solvers` against S: a line for each way, mean and one standard deviation over seeds;
+    for the total variation also the level of draws from the law itself and of popularity."""
+    axis.set(xscale="log", xlabel="S (sampling steps)")
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    if column not in errors:
+        axis.text(0.5, 0.5, "unknown for this data", ha="center", transform=axis.transAxes)
+        return
+    model = errors[errors["method"] == "DAE4Rec"].astype({"S": int, "order": int})
+    for n, ((spacing, order), name) in enumerate(WAYS.items()):
+        way = model[(model["spacing"] == spacing) & (model["order"] == order)]
+        group = way.groupby("S")[column].agg(["mean", "std"]) * scale
+        style: dict[str, Any] = {"color": COLOURS[2 + n], "linestyle": LINES[n], "marker": MARKERS[n], "markersize": 4}
+        axis.errorbar(group.index, group["mean"], group["std"].fillna(0), capsize=3, label=name, **style)
+    if column == "total variation":
+        for name in ("popularity", "the law's own draws"):
+            level = errors.loc[errors["method"] == name, column].item()
+            axis.axhline(level, color=GREY, linestyle="--", linewidth=1)
+            axis.annotate(name, (1, level), xycoords=("axes fraction", "data"), fontsize=7, ha="right", va="bottom")
+        axis.set(ylim=(0, 1))
+
+
+def solvers_figure(errors: pd.DataFrame) -> Figure:
+    """The three errors of `experiments.solvers` side by side: to the fine solver, to the law, to the ranking."""
+    figure, axes = panels(3, width=3.6, height=3.4)
+    for axis, column, scale, title in (
+        (axes[0], "distance", 1, "distance to the fine chain"),
+        (axes[1], "total variation", 1, "total variation to the law"),
+        (axes[2], "HR@10", 100, "HR@10 (%)"),
+    ):
+        draw_ways(axis, errors, column, scale)
+        axis.set(title=title, ylim=(0, None if column != "total variation" else 1))
+    axes[0].legend(fontsize=8, frameon=False)
+    return figure
 
 
 def steps_figure(table: pd.DataFrame, times: pd.DataFrame) -> Figure:
@@ -296,4 +341,20 @@ def steps_figure(table: pd.DataFrame, times: pd.DataFrame) -> Figure:
     axes[0].set(ylabel="HR@10 (%)")
     axes[1].set(ylabel="seconds, all users", yscale="log")
     axes[0].legend(fontsize=8, frameon=False)
+    return figure
+
+
+def seed_bands(
+    tables: dict[str, pd.DataFrame], xlabel: str, ylabel: str, title: str = "", levels: dict[str, float] | None = None
+) -> Figure:
+    """Named lines over their index, the mean of the columns (one a seed), in a band from the lowest to the highest.
+
+    levels: named dashed horizontals.
+    """
+    means = {name: table.mean(axis=1) for name, table in tables.items()}
+    figure = lines(means, xlabel, ylabel, title, levels=levels)
+    for name, line in zip(tables, figure.axes[0].get_lines(), strict=False):
+        table = tables[name]
+        edges = table.min(axis=1).to_numpy(), table.max(axis=1).to_numpy()
+        figure.axes[0].fill_between(table.index, *edges, color=line.get_color(), alpha=0.2, linewidth=0)
     return figure

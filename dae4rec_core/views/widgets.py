@@ -71,7 +71,7 @@ def frames(
         controls.append(player(name, slider, "index", 0, len(labels) - 1))
     first = parts[start]
     inner = f"; {first.text}" if isinstance(first, Explorer) else ""
-    still = first.still if isinstance(first, Explorer) else first
+    still = first.still if isinstance(first, Explorer) else first._replace(png=compact(first.png))
     return Explorer(ipywidgets.VBox([row(controls), stack]), still, f"slider {name}: {', '.join(labels)}{inner}")
 
 

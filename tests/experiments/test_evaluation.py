@@ -190,6 +190,11 @@ def test_artifacts_hold_what_the_notebooks_load(ring_csv, tmp_path, tiny):
     embeddings = load_file(folder / "embeddings.safetensors")
     assert torch.allclose(embeddings["1"].float(), recommender.model.embedding.weight, atol=1e-2)
     assert {f"{d:g}" for d in pd.read_csv(folder / "deltas.csv")["delta"].dropna()} == set(embeddings)
+    solvers = pd.read_csv(folder / "solvers.csv")
+    assert set(solvers["seed"]) == {0, 1, 2} and set(solvers["spacing"]) == {"t", "log-SNR"}
+    compensators = pd.read_csv(folder / "compensators.csv")
+    assert set(compensators["seed"]) == {0, 1, 2} and set(compensators["part"]) == {"validation", "test"}
+    assert not compensators.duplicated(["part", "answer", "seed", "trained", "used"]).any()
     times = pd.read_csv(folder / "times.csv")
     assert len(times) == 2 * 4 + 1 and (times["users"] == 60).all()
     assert set(pd.read_csv(folder / "curves.csv")) >= {"epoch", "delta", "seed", "norm of E", "HR@10"}

@@ -7,16 +7,18 @@ import torch.nn.functional as F
 
 from dae4rec_core import checkpoint
 from dae4rec_core.config import PRESETS, Config
-from dae4rec_core.data.dataset import held_out
-from dae4rec_core.method.beyond import BeyondDAE4Rec, Returns, make_model, neighbours, rank_loss
-from dae4rec_core.method.graph import transition_counts
+from dae4rec_core.data.dataset import held_out, training_graph
+from dae4rec_core.method.beyond import BeyondDAE4Rec, Returns, make_model, neighbours, pretrain_counts, rank_loss
+from dae4rec_core.method.graph import ItemGraph, transition_counts
 from dae4rec_core.method.losses import diffusion_loss
 from dae4rec_core.method.model import PAD, DAE4Rec, Query, StepNoise, scores
 from dae4rec_core.method.schedule import add_noise
 from dae4rec_core.ranking import evaluate
 from dae4rec_core.recommender import Recommender
 from dae4rec_core.retrieval import ItemIndex
-from dae4rec_core.training import fit
+from dae4rec_core.state import z_star_file
+from dae4rec_core.streams import weights_from
+from dae4rec_core.training import fit, pretrained
 
 ITEMS, DIM = 9, 8
 HISTORY = torch.tensor([[PAD, PAD, 3, 5], [1, 2, 3, 3]])
@@ -283,3 +285,61 @@ def test_presets_train_save_and_load(ring, tiny, tmp_path, name):
     torch.testing.assert_close(scores(other.query(history), other.items), scores(one.query(history), one.items))
     if made.z_star is not None:
         torch.testing.assert_close(again.z_star, made.z_star)
+
+
+# ---- Z* from counts ----------------------------------------------------------------------------
+
+
+def counted(**changes) -> torch.Tensor:
+    return pretrain_counts(COUNTS, Config().replace(dim=DIM, gae_pairs=None, **changes))
+
+
+def test_pretraining_on_counts_is_adam_on_the_dense_loss():
+    """Twenty steps by PyTorch's own cross-entropy, as many 1s as c_ij n^2 / sum c and a 0 for each pair (1e-3)."""
+    with weights_from(0, "W_0"):
+        z = (0.1 * torch.randn(ITEMS, DIM)).requires_grad_()
+    weights = torch.from_numpy(COUNTS.toarray()).float() * ITEMS**2 / COUNTS.sum()
+    optimizer = torch.optim.Adam([z], lr=Config().gae.lr)
+    for _ in range(20):
+        optimizer.zero_grad()
+        logits = z @ z.T
+        ones, zeros = (
+            F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label), reduction="none")
+            for label in (1.0, 0.0)
+        )
+        ((weights * ones + zeros).sum() / ITEMS).backward()
+        optimizer.step()
+    torch.testing.assert_close(counted(gae_steps=20), z.detach(), rtol=1e-3, atol=1e-4)
+
+
+def test_what_is_pretrained_follows_the_configuration_and_is_kept_under_its_own_name(ring, tiny, tmp_path):
+    graph, ours = training_graph(*ring), tiny.replace(similarity="counts")
+    first = pretrained(graph, ours, folder=tmp_path)
+    assert torch.equal(first, pretrain_counts(graph.counts, ours))
+    assert torch.equal(first, pretrained(graph, ours, folder=tmp_path)) and len(list(tmp_path.iterdir())) == 1
+    assert not torch.equal(first, pretrained(graph, tiny, folder=tmp_path))
+    twice = ItemGraph(graph.n_items, graph.edges, 2 * graph.counts)  # the same edges, other counts
+    files = {z_star_file(tmp_path, g, ours) for g in (graph, twice)} | {z_star_file(tmp_path, graph, tiny)}
+    assert len(files) == 3
+    assert z_star_file(tmp_path, twice, tiny) == z_star_file(tmp_path, graph, tiny)
+
+
+def test_a_graph_without_counts_is_refused(ring, tiny, one_sentence):
+    graph = training_graph(*ring)
+    bare = ItemGraph(graph.n_items, graph.edges)
+    one_sentence(lambda: pretrained(bare, tiny.replace(similarity="counts")), "transition_graph")
+
+
+def test_a_model_drawn_to_counts_is_saved_resumed_and_read_again(ring, tiny, tmp_path):
+    config = tiny.replace(similarity="counts")
+    stopped, whole = tmp_path / "stopped", fit(*ring, config, "cpu")
+    fit(*ring, config.replace(epochs=1, compensator_epochs=0), "cpu", state=stopped)
+    resumed = fit(*ring, config, "cpu", state=stopped)
+    assert torch.equal(resumed.z_star, whole.z_star)
+    assert torch.equal(resumed.model.embedding.weight, whole.model.embedding.weight)
+    checkpoint.save(whole, tmp_path / "saved")
+    again = checkpoint.load(tmp_path / "saved", "cpu")
+    assert again.model.config == config and torch.equal(again.z_star, whole.z_star)
+    history = whole.item_ids[:3]
+    assert again.recommend(history, 5).equals(whole.recommend(history, 5))
+    assert not torch.equal(whole.model.embedding.weight, fit(*ring, tiny, "cpu").model.embedding.weight)

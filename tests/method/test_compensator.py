@@ -1,10 +1,11 @@
-"""The compensator c and its loss (Eq. 16), against torch's own layers and numbers by hand."""
+"""The compensator c and its loss (Eq. 16), and our shared one, against torch's own layers and numbers by hand."""
 
 import pytest
 import torch
 from torch import nn
 
 from dae4rec_core.config import Config
+from dae4rec_core.method.beyond import SharedCompensator, make_model
 from dae4rec_core.method.compensator import Compensator, compensator_loss
 from dae4rec_core.method.losses import diffusion_loss
 
@@ -50,3 +51,45 @@ def test_gradients_of_the_loss_and_of_c_by_gradcheck():
     c = compensator()
     assert torch.autograd.gradcheck(lambda p: compensator_loss(e_0, p), h.clone().requires_grad_())
     assert torch.autograd.gradcheck(c, (e_tau1.requires_grad_(), h.requires_grad_()))
+
+
+# one for every S (beyond the paper)
+
+
+def untrained(**changes):
+    torch.manual_seed(3)
+    config = Config().replace(dim=DIM, hidden=HIDDEN, timesteps=10, steps=5, compensator="shared", **changes)
+    return make_model(12, config).eval()
+
+
+@torch.no_grad()
+def test_before_training_the_shared_one_is_fs_own_answer():
+    model = untrained(dropout=0.5)
+    shared = SharedCompensator(model.config.model)  # in training mode: dropout is on
+    h = torch.randn(5, DIM, generator=generator(1))
+    start = shared.start(model, h)
+    torch.testing.assert_close(start, model.denoiser(torch.zeros(5, DIM), torch.full((5,), 10), h))
+    assert torch.equal(shared(start, h), start)
+
+
+@torch.no_grad()
+def test_with_guidance_it_starts_from_the_guided_answer():
+    model = untrained(unconditional=0.5, guidance=0.7)
+    model.nothing.copy_(torch.randn(DIM, generator=generator(4)))
+    h, T = torch.randn(5, DIM, generator=generator(1)), torch.full((5,), 10)
+    seeing, blind = (model.denoiser(torch.zeros(5, DIM), T, given) for given in (h, model.nothing.expand(5, DIM)))
+    torch.testing.assert_close(SharedCompensator.start(model, h), 1.7 * seeing - 0.7 * blind)
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_what_it_adds_is_an_mlp_of_h_alone(depth):
+    shared = SharedCompensator(Config().replace(dim=DIM, hidden=HIDDEN, depth=depth).model).double().eval()
+    for parameter in shared.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    linear = [layer for layer in shared.modules() if isinstance(layer, nn.Linear)]
+    assert [layer.in_features for layer in linear] == [DIM, *[HIDDEN] * depth]
+    r = nn.Sequential(*(part for layer in linear[:-1] for part in (layer, nn.GELU())), linear[-1])
+    one, other, h = torch.randn(3, 5, DIM, generator=generator(11), dtype=torch.float64)
+    for start in (one, other):
+        torch.testing.assert_close(shared(start, h) - start, r(h), rtol=1e-12, atol=1e-12)
+    assert r(h).abs().min() > 1e-6

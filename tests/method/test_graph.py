@@ -56,7 +56,11 @@ def test_transition_graph_equals_a_set_of_pairs():
     rng = np.random.default_rng(0)
     sequences = [rng.integers(0, 15, size=rng.integers(0, 9)) for _ in range(30)]
     expected = {tuple(sorted((int(a), int(b)))) for s in sequences for a, b in zip(s, s[1:], strict=False) if a != b}
-    assert [tuple(e) for e in transition_graph(sequences, 15).edges.tolist()] == sorted(expected)
+    graph = transition_graph(sequences, 15)
+    assert [tuple(e) for e in graph.edges.tolist()] == sorted(expected)
+    steps = [(int(a), int(b)) for s in sequences for a, b in zip(s, s[1:], strict=False)]
+    counts = [[steps.count((a, b)) + steps.count((b, a)) for b in range(15)] for a in range(15)]
+    assert graph.counts.toarray().tolist() == counts  # the diagonal too: each step from an item to itself twice
 
 
 def test_to_networkx_keeps_items_without_edges():

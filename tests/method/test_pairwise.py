@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from dae4rec_core.method import pairwise
-from dae4rec_core.method.graph import ItemGraph, adjacency, normalized_adjacency, spmm
+from dae4rec_core.method.graph import ItemGraph, adjacency, normalized_adjacency, spmm, with_values
 from dae4rec_core.method.losses import aime_loss, gae_loss
-from dae4rec_core.method.pairwise import reconstruction_loss, similarity_loss
+from dae4rec_core.method.pairwise import count_loss, reconstruction_loss, similarity_loss
 
 N, DIM = 101, 6  # a prime: no tile divides it
 RNG = np.random.default_rng(0)
@@ -29,9 +29,29 @@ def items(seed: int, dtype=torch.float64, n: int = N, dim: int = DIM) -> torch.T
     return torch.randn(n, dim, generator=generator(seed), dtype=dtype)
 
 
+def weighted(a: torch.Tensor) -> torch.Tensor:
+    """A with a symmetric positive weight on each of its ones: sparse CSR, float64."""
+    dense = a.to_dense().double() * (1 + torch.arange(len(a)).remainder(5)).double()
+    dense = dense * dense.T
+    return with_values(a, dense[a.to_dense() == 1])
+
+
+def dense_count_loss(x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """By PyTorch: w_ij -log s + -log(1 - s), the same logits asked for 1 with weight w and for 0 with weight 1."""
+    logits, w = x @ x.T, weights.to_dense().to(x.dtype)
+    each = torch.nn.functional.binary_cross_entropy_with_logits
+    ones, zeros = (each(logits, torch.full_like(w, label), reduction="none") for label in (1.0, 0.0))
+    return (w * ones + zeros).sum() / len(x)
+
+
 def pairs_of(a: torch.Tensor, z_star: torch.Tensor) -> dict:
     """name: (tiled, dense) for a catalogue."""
+    weights = weighted(a)
     return {
+        "counts": (
+            lambda x, **k: count_loss(x, weights.to(x.dtype), **k),
+            lambda x: dense_count_loss(x, weights),
+        ),
         "Eq. 9": (
             lambda x, **k: reconstruction_loss(x, a, 7.0, **k),
             lambda x: gae_loss(x, a, 7.0),
@@ -75,6 +95,16 @@ def test_the_tiled_gradient_is_the_derivative(name):
     """Finite differences in float64, through a function of the loss."""
     tiled, _ = FEW_PAIRS[name]
     assert torch.autograd.gradcheck(lambda x: tiled(x, tile=5) ** 2 * 0.01, 0.3 * items(2, n=FEW).requires_grad_())
+
+
+def test_the_count_loss_is_least_at_the_similarities_that_the_weights_ask_for():
+    """s = w / (1 + w), the closed form: with w = exp(z_i . z_j) its gradient is 0 at z, and any way from z leads up."""
+    z, step = 0.5 * items(3, n=FEW), 0.05 * items(4, n=FEW)
+    weights = (z @ z.T).exp().to_sparse_csr()
+    value, gradient = value_and_gradient(lambda x: count_loss(x, weights), z)
+    torch.testing.assert_close(gradient, torch.zeros_like(z), rtol=0, atol=1e-10)
+    assert all(count_loss(z + sign * step, weights) > value for sign in (-1, 1))
+    assert value_and_gradient(lambda x: count_loss(x, weights), z + step)[1].norm() > 0.01
 
 
 @pytest.mark.parametrize("n, size", [(1, 1), (7, 2), (9, 3), (10, 4), (5, 5), (3, 8)])

@@ -17,8 +17,17 @@ from dae4rec_core.ranking import evaluate
 from dae4rec_core.recommender import Recommender
 from dae4rec_core.streams import stream
 from dae4rec_core.training import fit
-from dae4rec_core.views import explorers, plots, widgets
-from dae4rec_core.views.explorers import DeltaExplorer, GraphExplorer, NoiseExplorer, SamplingExplorer, ranking
+from dae4rec_core.views import plots, widgets
+from dae4rec_core.views.explorers import (
+    DeltaExplorer,
+    GraphExplorer,
+    IslandExplorer,
+    NoiseExplorer,
+    SamplingExplorer,
+    delta,
+)
+from dae4rec_core.views.explorers.islands import on_island
+from dae4rec_core.views.explorers.parts import ranking
 from dae4rec_core.views.widgets import Latest, Live, View, frames, guarded
 
 
@@ -34,9 +43,17 @@ def shown(monkeypatch):
     return found
 
 
+@pytest.fixture(scope="module")
+def errors() -> pd.DataFrame:
+    """What `experiments.solvers` gives where no law is known."""
+    ways = [(S, spacing, order) for S in (1, 5) for spacing, order in (("t", 1), ("log-SNR", 1), ("log-SNR", 2))]
+    rows = [("DAE4Rec", seed, *way, 0.3 / way[0], 0.5, 0.2) for seed in (0, 1) for way in ways]
+    return pd.DataFrame(rows, columns=["method", "seed", "S", "spacing", "order", "distance", "same", "HR@10"])
+
+
 @pytest.fixture
-def sampling(ring, trained, sweep_of_steps):
-    return SamplingExplorer(trained, *ring, *sweep_of_steps)
+def sampling(ring, trained, sweep_of_steps, errors):
+    return SamplingExplorer(trained, *ring, sweep_of_steps[0], errors)
 
 
 def test_frames_hold_every_view_and_a_still_one(picture, shown, one_sentence):
@@ -140,9 +157,9 @@ def first_visits(ring_frame, tiny):
     return dataset, split, fit(dataset, split, tiny.replace(repeats="first_visits"), "cpu")
 
 
-def test_of_two_items_with_one_name_the_true_one_is_marked(ring, trained, sweep_of_steps):
+def test_of_two_items_with_one_name_the_true_one_is_marked(ring, trained, sweep_of_steps, errors):
     dataset = dataclasses.replace(ring[0], attributes=pd.DataFrame({"name": ["a café"] * ring[0].n_items}))
-    explorer = SamplingExplorer(trained, dataset, ring[1], *sweep_of_steps)
+    explorer = SamplingExplorer(trained, dataset, ring[1], sweep_of_steps[0], errors)
     [S] = trained.compensators
     found = 0
     for row in range(20):
@@ -219,6 +236,9 @@ def test_sampling_says_what_the_recommender_does(ring, trained, sampling, one_se
         best = dataset.label(int(scores.argmax()))
         assert best in view.words
     assert sampling.view(user, S, 1, seed=5).png != view.png != sampling.view(user, S, S, seed=6).png
+    assert sampling.view(user, S, seed=5) == view
+    visits = [dataset.label(item) for item in history[history >= 0].tolist()]
+    assert f"{len(visits)} visits, the newest: {' · '.join(visits[-5:])}." in view.words
     one_sentence(lambda: sampling.view("nobody", S, 1), "nobody")
     one_sentence(lambda: sampling.view(user, S + 1, 1), f"S = {S + 1}")
     one_sentence(lambda: sampling.view(user, S, 0), "Step 0")
@@ -235,9 +255,9 @@ def test_the_list_is_the_one_that_a_recommendation_gives(ring, trained, sampling
             assert found == trained.recommend(history, 10, S, compensate, seed=3)["item_id"].tolist()
 
 
-def test_where_only_first_visits_count_seen_items_are_neither_listed_nor_ranked(first_visits, sweep_of_steps):
+def test_where_only_first_visits_count_seen_items_are_neither_listed_nor_ranked(first_visits, sweep_of_steps, errors):
     dataset, split, recommender = first_visits
-    explorer = SamplingExplorer(recommender, dataset, split, *sweep_of_steps)
+    explorer = SamplingExplorer(recommender, dataset, split, sweep_of_steps[0], errors)
     [S] = recommender.compensators
     tests, better = held_out(dataset, split, "test", recommender.model.config), 0
     for row in range(20):
@@ -262,14 +282,51 @@ def test_the_chain_that_is_drawn_ends_where_the_sampler_ends(ring, trained, samp
     np.testing.assert_allclose(chain.walk[0], plane[0])
     e0 = trained.generate(history, S, False, x_T=x_T)
     np.testing.assert_allclose(chain.beliefs[-1], ((e0.double() - sampling.mean) @ sampling.directions)[0], atol=1e-6)
-    assert chain.walk.shape == chain.beliefs.shape == (S, 2)
+    assert chain.walk.shape == chain.beliefs.shape == chain.lengths.shape == (S, 2)
+    np.testing.assert_allclose([chain.lengths[0, 0], chain.lengths[-1, 1]], [x_T.norm(), e0.norm()], rtol=1e-5)
+
+
+def test_the_plane_holds_the_share_that_it_says(trained, sampling):
+    e = trained.model.embedding.weight.detach().double()
+    values = torch.linalg.eigvalsh(torch.cov(e.T))
+    assert sampling.held == pytest.approx((values[-2:].sum() / values.sum()).item())
+    assert sampling.length == pytest.approx(e.norm(dim=1).mean().item())
 
 
 def test_sampling_live_moves_the_step_with_s(ring, trained, sampling):
     [S] = trained.compensators
     explorer = sampling.live(str(ring[0].user_ids[0]), start=S)
     assert f"Step {S} of {S}" in explorer.still.alt
-    assert f"slider S: {S}" in sampling.frames(str(ring[0].user_ids[0]), start=S, most=3).text
+    shown = sampling.frames({"typical": str(ring[0].user_ids[0]), "other": str(ring[0].user_ids[1])}, [S], S)
+    assert shown.text == f"slider user: typical, other; slider S: {S}"
+    assert f"User {ring[0].user_ids[0]}." in shown.still.alt and f"Step {S} of {S}" in shown.still.alt
+
+
+class Island(torch.nn.Module):
+    """A denoiser that believes in the point (2, 0), the middle of the first island, or in the origin without h."""
+
+    def forward(self, e_t, t, h):
+        return torch.tensor([2.0, 0.0]) * h[:, :1]
+
+
+def test_islands_are_counted_and_rho_makes_chains_random(one_sentence):
+    explorer = IslandExplorer(Island())
+    view = explorer.view(5, "0")
+    assert view.alt == (
+        "60 chains of S = 5 steps, rho = 0. Answers on an island: nothing known, 0%; history: island 1, 100%."
+    )
+    walk, random = (explorer.chains(5, rho, known=True) for rho in ("0", "posterior"))
+    assert walk.shape == (6, 1000, 2) and torch.equal(walk[0], explorer.x_T)
+    assert torch.equal(explorer.chains(5, "0", known=True), walk)
+    assert (walk[-1] == torch.tensor([2.0, 0.0])).all()
+    assert (random[1] - walk[1]).norm(dim=1).min() > 0 and torch.equal(random[0], walk[0])
+    ring = torch.tensor([[2.44, 0.0], [2.46, 0.0], [-1.0, 1.7], [0.0, 0.0]])
+    assert on_island(ring).tolist() == [True, False, True, False]
+    one_sentence(lambda: explorer.view(5, "1"), "'1'", "half")
+    one_sentence(lambda: explorer.view(51, "0"), "S is 51")
+    shown = explorer.frames([1, 5], 5)
+    assert shown.text == "slider rho: 0, half, posterior; slider S: 1, 5" and shown.still.alt == view.alt
+    assert explorer.live(5).still.alt == view.alt
 
 
 @pytest.fixture
@@ -320,9 +377,9 @@ def test_training_one_on_cuda_takes_a_z_star_from_anywhere(ring, tiny, trained):
 
 def test_training_can_be_stopped_and_changes_nothing(tiny, deltas):
     def stop(event):
-        raise explorers.Stopped
+        raise delta.Stopped
 
-    with pytest.raises(explorers.Stopped):
+    with pytest.raises(delta.Stopped):
         deltas.train(3.0, tiny, stop)
     assert 3.0 not in deltas.embeddings and not deltas.trained
 
@@ -365,7 +422,7 @@ def test_whatever_stops_the_training_is_said_in_a_sentence(tiny, deltas, monkeyp
     def broken(*arguments, **options):
         raise error
 
-    monkeypatch.setattr(explorers, "fit", broken)
+    monkeypatch.setattr(delta, "fit", broken)
 
     async def reader():
         explorer = deltas.live(10.0, tiny)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from dae4rec_core.data.dataset import Dataset, training_graph
-from dae4rec_core.views import explorer_plots, plots
+from dae4rec_core.views import plots, stage
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,7 +68,7 @@ def test_the_heatmap_is_ordered_by_group():
 
 def test_the_principal_plane_keeps_the_most_variance():
     points = torch.randn(200, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([3.0, 0.1, 2.0, 0.1, 0.1])
-    mean, directions = explorer_plots.principal_plane(points)
+    mean, directions = stage.principal_plane(points)
     kept = ((points.double() - mean) @ directions).var(0)
     largest = torch.linalg.eigvalsh(torch.cov(points.double().T))[-2:].flip(0)
     assert torch.allclose(kept, largest)
@@ -83,14 +83,40 @@ def test_the_steps_figure_names_its_lines(sweep_of_steps):
     assert is_png(plots.png(figure))
 
 
+def test_with_and_without_compensator_have_one_colour_everywhere(sweep_of_steps):
+    axis = plots.steps_figure(*sweep_of_steps).axes[0]
+    drawn = {line.get_label(): line[0].get_color() for line in axis.containers}
+    assert drawn == {"without compensator": plots.WITHOUT, "with compensator": plots.WITH}
+    named = {"plain": pd.Series([1.0]), "mended": pd.Series([2.0]), "other": pd.Series([3.0])}
+    figure = plots.lines(named, "x", "y", colours={"plain": plots.WITHOUT, "mended": plots.WITH})
+    assert [line.get_color() for line in figure.axes[0].lines] == [plots.WITHOUT, plots.WITH, plots.COLOURS[2]]
+
+
+def test_three_errors_are_drawn_with_their_levels():
+    ways = [(S, *way) for S in (1, 10) for way in plots.WAYS]
+    rows = [("DAE4Rec", *way, 1 / way[0], 0.5 + seed / 10, 0.2) for way in ways for seed in (0, 2)]
+    rows += [
+        (name, None, None, None, None, level, None)
+        for name, level in (("popularity", 0.7), ("the law's own draws", 0.3))
+    ]
+    columns = ["method", "S", "spacing", "order", "distance", "total variation", "HR@10"]
+    figure = plots.solvers_figure(pd.DataFrame(rows, columns=columns))
+    assert [len(axis.containers) for axis in figure.axes] == [3, 3, 3]
+    points = figure.axes[1].containers[0][0].get_xydata()
+    np.testing.assert_allclose(points, [[1, 0.6], [10, 0.6]])
+    assert {line.get_ydata()[0] for line in figure.axes[1].lines if line.get_linestyle() == "--"} >= {0.7, 0.3}
+    no_law = plots.solvers_figure(pd.DataFrame(rows[:12], columns=columns).drop(columns="total variation"))
+    assert [text.get_text() for text in no_law.axes[1].texts] == ["unknown for this data"]
+
+
 def test_a_stage_keeps_its_fixed_part():
-    figure, axes = explorer_plots.mosaic("a", width=3, height=2, left=0.1, right=0.9)
+    figure, axes = stage.mosaic("a", width=3, height=2, left=0.1, right=0.9)
     axes["a"].set(xlim=(0, 1), ylim=(0, 1))
-    stage = explorer_plots.Stage(figure)
-    bare = stage.png([])
+    kept = stage.Stage(figure)
+    bare = kept.png([])
     (line,) = axes["a"].plot([0, 1], [0, 1], color="black")
-    drawn = stage.png([line])
-    assert drawn != bare and stage.png([]) == bare and not axes["a"].lines
+    drawn = kept.png([line])
+    assert drawn != bare and kept.png([]) == bare and not axes["a"].lines
     axes["a"].plot([0, 1], [0, 1], color="black")
     whole = pixels(plots.png(figure)).astype(int)  # the same, drawn at once
     assert np.abs(whole - pixels(drawn)).mean() < 0.5

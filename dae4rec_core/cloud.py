@@ -1,0 +1,84 @@
+"""Draws of e^0 as a distribution over items: how likely is each item, according to many chains for one history.
+
+A draw is a point among the items' vectors, not an item. It stands for the items near it:
+
+    p(v | e^0) = softmax_v( (s_v - |e_v|^2 / 2) / w^2 ),   s_v the score of item v for this draw
+
+For the paper's model s_v = e^0 . e_v, so this is a Gaussian kernel of width w around the draw; w = 0 is its nearest
+item. On the sphere all |e_v| are 1, and w = 1 is the softmax that the ranking term trains. p(v | history) is the mean
+over draws.
+"""
+
+from collections.abc import Callable
+
+import torch
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+
+from dae4rec_core.method.model import DAE4Rec, scores
+
+CELLS = 2**22  # scores held at once: 16 MB
+
+Sampler = Callable[[Tensor], Tensor]  # from h (N, d) to draws of e^0 (N, d)
+
+
+@torch.no_grad()
+def draw(model: DAE4Rec, history: Tensor, draws: int, sample: Sampler) -> Tensor:
+    """`draws` samples of e^0 for every history (B, L), PAD on the left: (B, draws, d).
+
+    sample: for example `lambda h: recommender.sample(h, steps, compensate=False, generator=generator)`.
+    """
+    h = model.eval().condition(history.to(model.device))  # (B, d)
+    return sample(h.repeat_interleave(draws, 0)).unflatten(0, (len(history), draws))
+
+
+@torch.no_grad()
+def probabilities(model: DAE4Rec, history: Tensor, e_0: Tensor, width: float) -> Tensor:
+    """p(v | history) of the formula above, the mean over draws e_0 (B, N, d): (B, |V|) in float64, rows sum to 1.
+
+    width: w in the unit of the items' vectors; 0 counts the nearest item of each draw.
+    Raises ValueError for a negative width.
+    """
+    if width < 0:
+        raise ValueError(f"The width is {width:g}; give 0 (the nearest item) or a number above 0.")
+    items, history = model.item_vectors(), history.to(model.device)
+    half = items.square().sum(1) / 2  # (|V|,)
+    h = model.condition(history)  # (B, d)
+    found = torch.zeros(len(history), len(items), dtype=torch.float64, device=items.device)
+    for user in range(len(history)):
+        for part in e_0[user].split(max(1, CELLS // len(items))):
+            one = history[user].expand(len(part), -1), h[user].expand(len(part), -1)
+            logits = scores(model.query(part, *one), items) - half  # (N, |V|)
+            if width == 0:
+                found[user] += torch.bincount(logits.argmax(1), minlength=len(items))
+            else:
+                found[user] += (logits / width**2).softmax(1).sum(0, dtype=torch.float64)
+    return found / e_0.shape[1]
+
+
+def fit_width(
+    model: DAE4Rec, history: Tensor, e_0: Tensor, target: Tensor, low: float = 0.02, high: float = 10.0
+) -> float:
+    """The width in low..high at which validation answers (B,) are likeliest: minimises -mean log p(target | history).
+
+    history: (B, L); e_0: (B, N, d), see `draw`.
+    """
+    rows = torch.arange(len(target))
+
+    def loss(log_width: float) -> float:
+        p = probabilities(model, history, e_0, float(torch.tensor(log_width).exp()))
+        return -p[rows, target.to(p.device)].clamp(min=1e-12).log().mean().item()
+
+    bounds = tuple(torch.tensor([low, high]).log().tolist())
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.02})
+    return float(torch.tensor(found.x).exp())
+
+
+def total_variation(p: Tensor, q: Tensor) -> Tensor:
+    """1/2 sum_v |p_v - q_v| of each row, from 0 (equal) to 1 (nothing in common): (B, |V|) twice -> (B,)."""
+    return (p - q).abs().sum(1) / 2
+
+
+def entropy(p: Tensor) -> Tensor:
+    """-sum_v p_v log2 p_v of each row, in bits: (B, |V|) -> (B,)."""
+    return -torch.special.xlogy(p, p).sum(1) / torch.log(torch.tensor(2.0))

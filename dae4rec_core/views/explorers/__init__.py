@@ -1,0 +1,11 @@
+"""The explorers, one a file: a class whose `view` draws a setting, whose `frames` shows chosen settings as ready-made
+pictures, and whose `live` asks at every move. Show either with `widgets.show`.
+"""
+
+from dae4rec_core.views.explorers.delta import DeltaExplorer
+from dae4rec_core.views.explorers.graph import GraphExplorer
+from dae4rec_core.views.explorers.islands import IslandExplorer
+from dae4rec_core.views.explorers.noise import NoiseExplorer
+from dae4rec_core.views.explorers.sampling import SamplingExplorer
+
+__all__ = ["DeltaExplorer", "GraphExplorer", "IslandExplorer", "NoiseExplorer", "SamplingExplorer"]

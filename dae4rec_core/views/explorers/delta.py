@@ -1,0 +1,171 @@
+"""delta in powers of ten: what it does to E and to HR@10, and a button that trains one now."""
+
+import asyncio
+import html
+import threading
+from typing import Any
+
+import ipywidgets
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from dae4rec_core.config import Config
+from dae4rec_core.data.dataset import Dataset, Split, validation_sample
+from dae4rec_core.events import Callback, Event
+from dae4rec_core.method.gae import similarity
+from dae4rec_core.ranking import evaluate
+from dae4rec_core.training import fit
+from dae4rec_core.views import plots
+from dae4rec_core.views.plots import CHAIN, COLOURS, GREY, HEAT, WITH
+from dae4rec_core.views.stage import mosaic
+from dae4rec_core.views.widgets import Explorer, Live, View, chooser, frames, row, sentence
+
+POWERS = (0.0, 0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
+
+
+class DeltaExplorer:
+    """delta in powers of ten: similarity of E beside S*, its spectrum, validation HR@10; and training one now.
+
+    embeddings: E (|V|, d) by delta. table: deltas.csv of `make artifacts`. config: what `live` trains with.
+    """
+
+    def __init__(
+        self, dataset: Dataset, split: Split, z_star: Tensor, embeddings: dict[float, Tensor], table: pd.DataFrame
+    ):
+        self.dataset, self.split, self.z_star = dataset, split, z_star
+        self.embeddings: dict[float, Tensor] = {}
+        self.spectra: dict[float, np.ndarray] = {}
+        self.drawn: dict[float, View] = {}  # until something new is trained
+        for delta, e in embeddings.items():
+            self._keep(delta, e)
+        part = table[(table["part"] == "validation") & table["delta"].notna()]
+        part = part[part["compensator"].astype(str) == "True"]
+        self.table = part.groupby("delta")["HR@10"].agg(["mean", "std"]) * 100
+        self.goal = similarity(z_star.cpu()).numpy()
+        self.groups, _ = plots.item_groups(dataset, "area")
+        self.trained: dict[float, float] = {}  # HR@10 of the runs that the reader started, in percent
+
+    def _keep(self, delta: float, e: Tensor) -> None:
+        self.embeddings[delta] = e.detach().float().cpu()
+        self.spectra[delta] = torch.linalg.svdvals(self.embeddings[delta]).numpy()
+        self.drawn.clear()
+
+    def view(self, delta: float | str) -> View:
+        """Raises ValueError for a delta that nobody trained."""
+        delta = float(delta)
+        if delta not in self.embeddings:
+            known = ", ".join(f"{d:g}" for d in sorted(self.embeddings))
+            raise ValueError(
+                f"There is no model with δ = {delta:g} yet (there is {known}); train it now, or choose one."
+            )
+        if delta not in self.drawn:
+            self.drawn[delta] = self._draw(delta)
+        return self.drawn[delta]
+
+    def _draw(self, delta: float) -> View:
+        similar = similarity(self.embeddings[delta]).numpy()
+        figure = delta_figure(delta, similar, self.goal, self.spectra, self.table, self.trained, self.groups)
+        if delta in self.trained:
+            reached = f"your short run reached {self.trained[delta]:.1f}%"
+        else:
+            reached = f"validation HR@10 is {self.table['mean'][delta]:.1f}%"
+        gap = np.abs(similar - self.goal).mean()
+        words = f"δ = {delta:g}: {reached}; the similarity of E is {gap:.2f} from S* on average."
+        return View(plots.png(figure, 1), words, f'<p role="status">{html.escape(words)}</p>')
+
+    def frames(self, start: float) -> Explorer:
+        return frames("δ", {f"{d:g}": self.view(d) for d in sorted(self.embeddings)}, f"{start:g}", width=760)
+
+    def live(self, start: float, config: Config) -> Explorer:
+        """Sliders, and a button that trains the chosen delta with `config`, with a bar and a stop."""
+        delta, delta_slider = chooser("δ", [f"{d:g}" for d in sorted({*POWERS, *self.embeddings})], f"{start:g}")
+        picture = Live(self.view, {"delta": delta}, [[delta, delta_slider]], width=760)
+        button = ipywidgets.Button(description="train this δ now", tooltip="train this δ now")
+        stop = ipywidgets.Button(description="stop", tooltip="stop training", disabled=True)
+        bar = ipywidgets.FloatProgress(value=0, min=0, max=1, description="training", tooltip="training")
+        note = ipywidgets.HTML()
+        stopping = threading.Event()
+        kept: list[asyncio.Task] = []  # the running task, or the loop may forget it
+
+        async def run(value: float) -> None:
+            loop = asyncio.get_running_loop()
+            button.disabled, stop.disabled, bar.value, note.value = True, False, 0.0, ""
+            stopping.clear()
+
+            def listen(event: Event) -> None:  # called in the training thread
+                if stopping.is_set():
+                    raise Stopped
+                words = ", ".join(f"{name} {value:.3g}" for name, value in event.metrics.items())
+                share = event.step / event.total
+                loop.call_soon_threadsafe(lambda: setattr(bar, "value", share))
+                loop.call_soon_threadsafe(lambda: setattr(note, "value", html.escape(f"{event.stage}: {words}")))
+
+            try:
+                await asyncio.to_thread(self.train, value, config, listen)
+                note.value = f"δ = {value:g} is trained."
+                picture.refresh()
+            except Stopped:
+                note.value = "Stopped; nothing was changed."
+            except Exception as error:  # whatever it is, an unread task would swallow it
+                note.value = sentence(error)
+            finally:
+                button.disabled, stop.disabled = False, True
+
+        button.on_click(lambda _: kept.append(asyncio.get_running_loop().create_task(run(float(delta.value)))))
+        stop.on_click(lambda _: stopping.set())
+        shown = picture.explorer(f"live slider δ: {', '.join(label for label, _ in delta.options)}")
+        return shown._replace(widget=ipywidgets.VBox([shown.widget, row([button, stop, bar]), note]))
+
+    def train(self, delta: float, config: Config, listen: Callback) -> None:
+        """Fit one delta and keep its E and its validation HR@10, judged by the seen-item rule of the data's filter."""
+        fitted = fit(self.dataset, self.split, config.replace(delta=delta), callbacks=[listen], z_star=self.z_star)
+        answers = validation_sample(self.dataset, self.split, config)
+        self.trained[delta] = 100 * evaluate(fitted.scorer(), answers)["HR@10"]
+        self._keep(delta, fitted.model.item_vectors())
+
+
+class Stopped(Exception):
+    """The reader pressed stop."""
+
+
+def delta_figure(
+    delta: float,
+    similar: np.ndarray,
+    goal: np.ndarray,
+    spectra: dict[float, np.ndarray],
+    table: pd.DataFrame,
+    trained: dict[float, float],
+    groups: np.ndarray,
+) -> Figure:
+    """One delta: similarity of E beside S*, the spectrum of E among the other deltas', HR@10 with a band at delta.
+
+    similar, goal: (|V|, |V|) in [0, 1]. spectra: singular values of E by delta. table: index delta, columns mean and
+    std (NaN where one seed was run), in percent. trained: further runs, drawn hollow. Items are ordered by group.
+    """
+    order = np.argsort(groups, kind="stable")
+    edges = {"left": 0.06, "right": 0.98, "bottom": 0.1, "top": 0.95, "hspace": 0.25}
+    figure, axes = mosaic("ab;cd", width=7.6, height=6.6, **edges)
+    for axis, matrix, title in (
+        (axes["a"], similar, f"similarity of E, δ = {delta:g}"),
+        (axes["b"], goal, "its goal S*"),
+    ):
+        axis.imshow(matrix[np.ix_(order, order)], vmin=0, vmax=1, cmap=HEAT, interpolation="none")
+        axis.set(title=title, xticks=[], yticks=[])
+    for value, singular in spectra.items():
+        if value != delta:
+            axes["c"].plot(range(1, len(singular) + 1), singular, color=GREY, linewidth=1)
+    axes["c"].plot(range(1, len(spectra[delta]) + 1), spectra[delta], color=CHAIN, linewidth=2.5)
+    axes["c"].set(xscale="log", yscale="log", xlabel="number", title="singular values of E (grey: other δ)")
+    values = sorted({*table.index, *trained})
+    place = {value: n for n, value in enumerate(values)}
+    style: dict[str, Any] = {"color": WITH, "marker": "o", "capsize": 3}
+    axes["d"].errorbar([place[d] for d in table.index], table["mean"], table["std"].fillna(0), **style)
+    for value, reached in trained.items():
+        axes["d"].plot(place[value], reached, "D", color=WITH, markerfacecolor="none", markersize=7)
+    axes["d"].axvline(place[delta], color=COLOURS[1], linewidth=8, alpha=0.3)
+    axes["d"].set_xticks(range(len(values)), [f"{value:g}" for value in values], rotation=45)
+    axes["d"].set(xlabel="δ", title="validation HR@10 (%)")
+    return figure
