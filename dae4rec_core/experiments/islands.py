@@ -1,8 +1,8 @@
 """The three islands: a world in the plane that notebooks 03 to 05 build in the open and then share.
 
-A point lives near one of three centres. Its "history" h says which one (a one-hot vector), or nothing at all (zeros), so
-that the next point is known up to a small spread, or only up to three islands. Everything that the catalogue of a data
-set makes hard to see can be drawn here: e^0, h, f, the chain, the compensator.
+A point lives near one of three centres. Its "history" h says which one (a one-hot vector), or nothing at all (zeros):
+the next point is known up to a small spread, or only up to three islands. Everything that the catalogue of a data set
+makes hard to see can be drawn here: e^0, h, f, the chain, the compensator.
 """
 
 import torch
