@@ -59,6 +59,8 @@ def measure(data: str, name: str, kind: str, seed: int, folder: Path) -> list[di
     dataset, split = grid.load(data, name, folder)
     unit = grid.Unit("similarity", data, name, kind, seed, "reference", {"similarity": kind} if kind in KEPT else {})
     config = grid.config_of(unit, dataset, split)
+    parts: tuple[str, ...]
+    readings: tuple[tuple[int, bool], ...]
     if kind in KEPT:
         recommender = training.fit(dataset, split, config, z_star=grid.z_star_of(dataset, split, config))
         parts, readings = ("validation", "test"), ((1, False), (grid.S, False), (grid.S, True))
@@ -135,7 +137,7 @@ def over_chance(graph: ItemGraph, config: Config) -> Tensor:
         return w * F.softplus(-x), -w * torch.sigmoid(-x)
 
     chance: TileLoss = tile
-    total = counts.sum()
+    total = float(counts.sum())
     learn(gae, lambda: pair_sum(gae(a_norm), chance, root, weights, edges, config.gae.pairs, pairs) / total, config)
     return gae(a_norm).detach()
 
@@ -198,6 +200,7 @@ class TwoSides(DAE4Rec):
 
 def two_sided_aime(model: TwoSides, target: Tensor, pairs: torch.Generator) -> Tensor:
     """||sigma(E F') - sigma(U V')||^2 / |V|, estimated from a random square, as in `pairwise`."""
+    assert model.config.diffusion.aime_pairs is not None
     n, m = model.n_items, int(model.config.diffusion.aime_pairs**0.5)
     rows, columns = (torch.randperm(n, generator=pairs)[:m] for _ in range(2))
     e, f = model.embedding(rows), model.embedding(columns + n)

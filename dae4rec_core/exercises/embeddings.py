@@ -23,7 +23,8 @@ def matrix(graph: nx.Graph, diagonal: float = 1.0) -> np.ndarray:
 
 
 def number(value: object) -> float:
-    assert isinstance(value, int | float) or (isinstance(value, Tensor | np.generic) and np.size(value) == 1), (
+    """A learner's answer as a float, where it is one number."""
+    assert isinstance(value, int | float | np.generic) or (isinstance(value, Tensor) and value.numel() == 1), (
         "return one number."
     )
     return float(value)
