@@ -9,27 +9,12 @@ item. On the sphere all |e_v| are 1, and w = 1 is the softmax that the ranking t
 over draws.
 """
 
-from collections.abc import Callable
-
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from dae4rec_core.method.model import DAE4Rec, scores
 
 CELLS = 2**22  # scores held at once: 16 MB
-
-Sampler = Callable[[Tensor], Tensor]  # from h (N, d) to draws of e^0 (N, d)
-
-
-@torch.no_grad()
-def draw(model: DAE4Rec, history: Tensor, draws: int, sample: Sampler) -> Tensor:
-    """`draws` samples of e^0 for every history (B, L), PAD on the left: (B, draws, d).
-
-    sample: for example `lambda h: recommender.sample(h, steps, compensate=False, generator=generator)`.
-    """
-    h = model.eval().condition(history.to(model.device))  # (B, d)
-    return sample(h.repeat_interleave(draws, 0)).unflatten(0, (len(history), draws))
 
 
 @torch.no_grad()
@@ -54,24 +39,6 @@ def probabilities(model: DAE4Rec, history: Tensor, e_0: Tensor, width: float) ->
             else:
                 found[user] += (logits / width**2).softmax(1).sum(0, dtype=torch.float64)
     return found / e_0.shape[1]
-
-
-def fit_width(
-    model: DAE4Rec, history: Tensor, e_0: Tensor, target: Tensor, low: float = 0.02, high: float = 10.0
-) -> float:
-    """The width in low..high at which validation answers (B,) are likeliest: minimises -mean log p(target | history).
-
-    history: (B, L); e_0: (B, N, d), see `draw`.
-    """
-    rows = torch.arange(len(target))
-
-    def loss(log_width: float) -> float:
-        p = probabilities(model, history, e_0, float(torch.tensor(log_width).exp()))
-        return -p[rows, target.to(p.device)].clamp(min=1e-12).log().mean().item()
-
-    bounds = tuple(torch.tensor([low, high]).log().tolist())
-    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.02})
-    return float(torch.tensor(found.x).exp())
 
 
 def total_variation(p: Tensor, q: Tensor) -> Tensor:

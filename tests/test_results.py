@@ -487,3 +487,10 @@ def test_a_similarity_is_measured_once_and_kept(ring, tiny, elsewhere, monkeypat
     assert not rows["graph"]["HR@10"].equals(rows["counts"]["HR@10"])
     monkeypatch.delattr(similarity, "measure")
     assert similarity.cached("ring", "raw", "counts", 0, elsewhere).equals(rows["counts"])
+
+
+def test_the_improved_preset_is_ahead_of_reference_on_every_set_as_diagnose_says():
+    runs = grid.read_csv(grid.RUNS)
+    rows = runs[(runs["study"] == "main") & (runs["part"] == "test") & (runs["variant"] == "S=10 + compensator")]
+    means = rows.groupby(["data", "filter", "method"])["NDCG@10"].mean().unstack()
+    assert len(means) == 9 and (means["DAE4Rec improved"] > means["DAE4Rec"]).all()

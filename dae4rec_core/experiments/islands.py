@@ -30,6 +30,20 @@ def history_of(island: Tensor, hidden: Tensor | bool = False) -> Tensor:
     return one_hot * ~torch.as_tensor(hidden).expand(len(island)).unsqueeze(1)
 
 
+def best_answer(e_t: Tensor, t: int) -> Tensor:
+    """E[e^0 | e^t] with nothing known, the answer of least squared error: e^t (B, 2), one t for all -> (B, 2).
+
+    Given its island, e^t is Gaussian around sqrt(abar_t) centre with variance v = abar_t spread^2 + 1 - abar_t. Bayes'
+    rule gives each island's probability; on an island, the best guess moves from the centre towards e^t.
+    """
+    level = ALPHA_BAR[t].item()
+    variance = level * SPREAD**2 + 1 - level
+    away = e_t.unsqueeze(1) - level**0.5 * CENTRES  # (B, 3, 2)
+    chance = (-away.square().sum(2) / (2 * variance)).softmax(1)  # of each island (B, 3)
+    guess = CENTRES + level**0.5 * SPREAD**2 / variance * away  # on each island (B, 3, 2)
+    return (chance.unsqueeze(2) * guess).sum(1)
+
+
 class IslandDenoiser(nn.Module):
     """f(e^t, t, h) on the plane: an MLP on the concatenation that predicts e^0, as Eq. 5 has it."""
 

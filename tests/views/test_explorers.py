@@ -191,7 +191,7 @@ def test_noise(one_sentence):
     points = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
     explorer = NoiseExplorer(points, np.zeros(50, int), ["points"], timesteps=20)
     share = float(make_alpha_bar("cosine", 20)[10])
-    assert f"{share:.0%} of their variance is signal" in explorer.view("cosine", 10).alt
+    assert f"alpha_bar is {share:.2f}." in explorer.view("cosine", 10).alt
     assert explorer.view("cosine", 10) == explorer.view("cosine", 10)
     one_sentence(lambda: explorer.view("cosine", 21), "21", "0 to 20")
     one_sentence(lambda: explorer.view("square", 3), "square", "linear")

@@ -34,7 +34,7 @@ class NoiseExplorer:
         share = float(self.levels[schedule][t])
         return View(
             plots.png(figure, 1),
-            f"The points at t = {t} of the {schedule} schedule: {share:.0%} of their variance is signal.",
+            f"The points at t = {t} of the {schedule} schedule: alpha_bar is {share:.2f}.",
         )
 
     def frames(self, steps: list[int], start: int, schedule: str = "cosine") -> Explorer:
@@ -62,11 +62,11 @@ def noise_figure(
     points, curves = axes["a"], axes["b"]
     scatter_groups(points, cloud, groups, names, size=7, legend=False)
     share = float(levels[schedule][t])
-    points.set(xlim=(-4, 4), ylim=(-4, 4), aspect="equal", title=f"t = {t}: {share:.0%} of the variance is signal")
+    points.set(xlim=(-4, 4), ylim=(-4, 4), aspect="equal", title=f"t = {t}: alpha_bar = {share:.2f}")
     for n, (name, alpha_bar) in enumerate(levels.items()):
         chosen = name == schedule
         curves.plot(alpha_bar, LINES[n], color=COLOURS[n], linewidth=2.5 if chosen else 1, label=name)
     curves.plot(t, share, "o", color=CHAIN, markersize=8)
-    curves.set(xlabel="t", ylabel="signal, alpha_bar", title=f"{schedule} schedule")
+    curves.set(xlabel="t", ylabel="alpha_bar", title=f"{schedule} schedule")
     curves.legend(fontsize=8, frameon=False)
     return figure
