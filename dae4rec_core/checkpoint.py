@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from dae4rec_core.config import Config, choose_device
 from dae4rec_core.distributed import world
-from dae4rec_core.method.beyond import BeyondDAE4Rec, SharedCompensator, make_model
+from dae4rec_core.method.beyond import BeyondDAE4Rec, SharedCompensator
 from dae4rec_core.method.compensator import Compensator
+from dae4rec_core.method.variants import make_model
 from dae4rec_core.recommender import Recommender
 from dae4rec_core.state import write
 

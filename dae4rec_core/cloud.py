@@ -4,12 +4,15 @@ A draw is a point among the items' vectors, not an item. It stands for the items
 
     p(v | e^0) = softmax_v( (s_v - |e_v|^2 / 2) / w^2 ),   s_v the score of item v for this draw
 
-For the paper's model s_v = e^0 . e_v, so this is a Gaussian kernel of width w around the draw; w = 0 is its nearest
-item. On the sphere all |e_v| are 1, and w = 1 is the softmax that the ranking term trains. p(v | history) is the mean
-over draws.
+s_v comes from `model.assignment`. For the paper's model s_v = e^0 . e_v, so this is a Gaussian kernel of width w around
+the draw; w = 0 is its nearest item. On the sphere all |e_v| are 1, and for the MLP w = 1 is the softmax that the
+ranking term trains. p(v | history) is the mean over draws.
 """
 
+import math
+
 import torch
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from dae4rec_core.method.model import DAE4Rec, scores
@@ -33,12 +36,29 @@ def probabilities(model: DAE4Rec, history: Tensor, e_0: Tensor, width: float) ->
     for user in range(len(history)):
         for part in e_0[user].split(max(1, CELLS // len(items))):
             one = history[user].expand(len(part), -1), h[user].expand(len(part), -1)
-            logits = scores(model.query(part, *one), items) - half  # (N, |V|)
+            logits = scores(model.assignment(part, *one), items) - half  # (N, |V|)
             if width == 0:
                 found[user] += torch.bincount(logits.argmax(1), minlength=len(items))
             else:
                 found[user] += (logits / width**2).softmax(1).sum(0, dtype=torch.float64)
     return found / e_0.shape[1]
+
+
+def fit_width(
+    model: DAE4Rec, history: Tensor, e_0: Tensor, target: Tensor, low: float = 0.02, high: float = 10.0
+) -> float:
+    """The width in low..high at which validation answers (B,) are likeliest: minimises -mean log p(target | history).
+
+    history: (B, L); e_0: (B, N, d), see `Recommender.draw`. scipy's bounded search, to 2% of the width.
+    """
+    rows = torch.arange(len(target))
+
+    def loss(log_width: float) -> float:
+        p = probabilities(model, history, e_0, math.exp(log_width))
+        return -p[rows, target.to(p.device)].clamp(min=1e-12).log().mean().item()
+
+    bounds = (math.log(low), math.log(high))
+    return math.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.02}).x)
 
 
 def total_variation(p: Tensor, q: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ LAMBDAS = ("uniform", "paper", "min_snr")
 AGGREGATIONS = ("sum", "last")
 AIME_TARGETS = ("gae", "graph")
 GEOMETRIES = ("free", "sphere")
+DENOISERS = ("mlp", "posterior")
 COMPENSATORS = ("each S", "shared")
 SIMILARITIES = ("graph", "counts")
 PRECISIONS = ("float32", "tf32", "bfloat16")
@@ -127,6 +128,7 @@ class BeyondConfig:
     unconditional: float = option(0.0, "share of training examples that don't see h (DreamRec)", least=0, below=1)
     guidance: float = option(0.0, "w of (1 + w) f(e, t, h) - w f(e, t, nothing) (DreamRec)", least=0)
     similarity: str = option("graph", "Z* from: 'graph' = Eq. 9; 'counts' = how often", choices=SIMILARITIES)
+    denoiser: str = option("mlp", "f: 'mlp', or 'posterior', a mean over the catalogue", choices=DENOISERS)
     compensator: str = option("each S", "'each S': Eq. 16; 'shared': f(0, T, h) + r(h) for all S", choices=COMPENSATORS)
 
 
@@ -169,10 +171,27 @@ class Config:
                 "Config.similarity is 'counts', which decides Z*, but Config.aime_target 'graph' does without Z*; "
                 "give one of the two its default."
             )
+        if self.beyond.denoiser == "posterior":
+            self._check_posterior()
         if self.beyond.returns and not self.beyond.rank_weight:
             raise ValueError(
                 "Config.returns adds learned numbers to scores, but only the ranking term can teach them; "
                 "give Config.rank_weight a value above 0, such as 100."
+            )
+
+    def _check_posterior(self) -> None:
+        """What the posterior's formula and training rest on."""
+        if self.beyond.geometry != "sphere" or not self.beyond.rank_weight:
+            raise ValueError(
+                "Config.denoiser 'posterior' needs items of one length and a ranking term; "
+                "give Config.geometry 'sphere' and Config.rank_weight a value above 0, such as 1."
+            )
+        if self.beyond.unconditional:
+            raise ValueError("Config.unconditional has no meaning for Config.denoiser 'posterior'; leave it at 0.")
+        if self.train.compensator_epochs:
+            raise ValueError(
+                "Config.denoiser 'posterior' ranks by p(v | h), where no last step is left to compensate; "
+                "give Config.compensator_epochs 0."
             )
 
     @property
@@ -271,7 +290,8 @@ DEPARTURES = {
 
 # letter: what the paper prints and nothing else. What it leaves open (sizes, learning rates, delta, how L_AIME is
 # normalised, lambda_1) is as in reference; the printed lambda_t is larger, so the same delta weighs less beside it.
-# reference: the default, what notebooks 00 to 06 use. improved: ours, notebook 08. dreamrec: the recipe of Yang et al.
+# reference: the default, what notebooks 00 to 06 use. improved: ours, notebook 08. posterior: ours, whose draws are a
+# distribution, notebook 09. dreamrec: the recipe of Yang et al.
 # (2023) in our modules, its settings chosen by `python -m results search`.
 PRESETS = {
     "letter": Config().replace(
@@ -296,6 +316,18 @@ PRESETS = {
         max_len=50,
         dropout=0.3,
         lr=2e-3,
+    ),
+    "posterior": Config().replace(
+        geometry="sphere",
+        denoiser="posterior",
+        rank_weight=1.0,
+        returns=True,
+        neighbours=1.0,
+        delta=0.0,
+        max_len=50,
+        dropout=0.3,
+        lr=2e-3,
+        compensator_epochs=0,
     ),
     "dreamrec": Config().replace(
         delta=0.0,

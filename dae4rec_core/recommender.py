@@ -9,13 +9,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from dae4rec_core.cloud import probabilities
 from dae4rec_core.data.dataset import newest_items
 from dae4rec_core.method.beyond import SharedCompensator
 from dae4rec_core.method.compensator import Compensator
-from dae4rec_core.method.model import DAE4Rec, Query
+from dae4rec_core.method.model import PAD, DAE4Rec, Query
 from dae4rec_core.method.sampling import OnStep, choose_tau, markov_chain, skip_step
 from dae4rec_core.ranking import QueryScorer
-from dae4rec_core.retrieval import ItemIndex, top_items
+from dae4rec_core.retrieval import ItemIndex, check_seen, top_items
 from dae4rec_core.streams import Purpose, stream
 
 
@@ -52,19 +53,21 @@ class Recommender:
         `generator` when absent. on_step: see `skip_step`. A shared compensator needs no chain, so none is run and x_T
         changes nothing. Raises ValueError when S is not in 1..T or has no trained compensator.
         """
-        h = self.model.eval().condition(history.to(self.model.device))
-        return self._sample(h, steps, compensate, x_T, generator, on_step)
+        history = history.to(self.model.device)
+        h = self.model.eval().condition(history)
+        return self._sample(h, history, steps, compensate, x_T, generator, on_step)
 
     def _sample(
         self,
         h: Tensor,
+        history: Tensor,
         steps: int | None,
         compensate: bool,
         x_T: Tensor | None,
         generator: torch.Generator | None,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """`generate` from h (B, d)."""
+        """`generate` from h (B, d) of the histories (B, L)."""
         model = self.model
         steps = model.config.sampling_steps if steps is None else steps
         tau = choose_tau(model.config.diffusion.timesteps, steps)
@@ -78,34 +81,82 @@ class Recommender:
         if isinstance(compensator, SharedCompensator):
             return compensator.eval()(compensator.start(model, h), h)
         x_T = torch.randn(h.shape, generator=generator) if x_T is None else x_T
-        e_tau1, e_0 = skip_step(model.predictor(h), x_T.to(h), h, model.alpha_bar, tau, on_step=on_step)
+        e_tau1, e_0 = skip_step(model.predictor(h, history), x_T.to(h), h, model.alpha_bar, tau, on_step=on_step)
         return e_0 if compensator is None else compensator.eval()(e_tau1, h)
+
+    @torch.no_grad()
+    def draw(
+        self,
+        history: Tensor,
+        draws: int,
+        steps: int | None = None,
+        compensate: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """`draws` samples of e^0 for every history (B, L), each from a first noise of its own: (B, draws, d).
+
+        All chains run at once; they hold a few numbers of size B x draws x max(d, hidden). Raises as `generate` does,
+        and for fewer than one draw.
+        """
+        if draws < 1:
+            raise ValueError(f"draws is {draws}; give at least 1.")
+        history = history.to(self.model.device)
+        h, history = (part.repeat_interleave(draws, 0) for part in (self.model.eval().condition(history), history))
+        return self._sample(h, history, steps, compensate, None, generator).unflatten(0, (-1, draws))
+
+    def distribution(
+        self,
+        history: Sequence,
+        draws: int = 1000,
+        steps: int | None = None,
+        compensate: bool = False,
+        width: float = 0.0,
+        seed: int = 0,
+    ) -> pd.Series:
+        """How likely each item comes next, according to many draws of e^0: probabilities by item id, likeliest first.
+
+        history: original item ids, oldest first. A draw counts for its nearest item; with a width above 0, for all
+        items near it, see `cloud.probabilities`; `cloud.fit_width` finds the width. A compensator removes the cloud,
+        which is why it is left out here. Raises ValueError as `recommend` does, and for draws below 1 or a negative
+        width.
+        """
+        items, ends = self._encode([history])
+        newest = newest_items(items, ends[:-1], ends[1:], self.model.config.data.max_len)
+        e_0 = self.draw(newest, draws, steps, compensate, stream(seed, "sampling"))
+        found = probabilities(self.model, newest, e_0, width)[0].cpu()
+        order = found.argsort(descending=True, stable=True).numpy()
+        return pd.Series(found.numpy()[order], pd.Index(self.item_ids[order], name="item_id"), name="probability")
 
     def scorer(
         self, steps: int | None = None, compensate: bool = True, seed: int = 0, purpose: Purpose = "sampling"
     ) -> QueryScorer:
-        """From histories to queries, with x_T from a stream of its own: what `ranking` judges and lists come from."""
+        """From histories to queries, with x_T from a stream of its own: what `ranking` judges and lists come from.
+
+        No chain is run for a model whose lists don't depend on it (`ranks_by_draw`).
+        """
         generator = stream(seed, purpose)
-        return self._scorer(lambda h: self._sample(h, steps, compensate, None, generator))
+        if not self.model.ranks_by_draw:
+            return self._scorer(lambda h, _: torch.zeros_like(h))
+        return self._scorer(lambda h, history: self._sample(h, history, steps, compensate, None, generator))
 
     def markov_scorer(self, seed: int = 0) -> QueryScorer:
         """The same by the Markov chain of Eq. 3, all T steps: the paper's benchmark -BM."""
         generator, model = stream(seed, "sampling"), self.model
 
-        def sample(h: Tensor) -> Tensor:
+        def sample(h: Tensor, history: Tensor) -> Tensor:
             x_T = torch.randn(h.shape, generator=generator).to(h)
-            return markov_chain(model.predictor(h), x_T, h, model.alpha_bar, generator)
+            return markov_chain(model.predictor(h, history), x_T, h, model.alpha_bar, generator)
 
         return self._scorer(sample)
 
-    def _scorer(self, sample: Callable[[Tensor], Tensor]) -> QueryScorer:
-        """sample: from h (B, d) to e^0 (B, d)."""
+    def _scorer(self, sample: Callable[[Tensor, Tensor], Tensor]) -> QueryScorer:
+        """sample: from h (B, d) and histories (B, L) to e^0 (B, d)."""
 
         @torch.no_grad()
         def query(history: Tensor) -> Query:
             history = history.to(self.model.device)
             h = self.model.eval().condition(history)
-            return self.model.query(sample(h), history, h)
+            return self.model.query(sample(h, history), history, h)
 
         return QueryScorer(query, self.model.item_vectors().detach())
 
@@ -117,14 +168,18 @@ class Recommender:
         compensate: bool = True,
         exclude_seen: bool | None = None,
         seed: int = 0,
+        draws: int | None = None,
+        width: float = 0.0,
     ) -> pd.DataFrame:
         """The k best next items for a history of original item ids, oldest first; the user need not be known.
 
         exclude_seen: leave out the items of the history; None does so where the model was trained on first visits.
-        Returns a table with columns item_id and score, best first; the same seed gives the same list.
-        Raises ValueError for an empty history, an item that the catalogue lacks, or a k or S out of range.
+        draws: rank by how likely each item is according to so many draws, see `distribution`, which says what width is;
+        the score is then that probability. Returns a table with columns item_id and score, best first; the same seed
+        gives the same list.
+        Raises ValueError for an empty history, an item that the catalogue lacks, or a k, S or draws out of range.
         """
-        found = self.recommend_many([history], k, steps, compensate, exclude_seen, seed)
+        found = self.recommend_many([history], k, steps, compensate, exclude_seen, seed, draws=draws, width=width)
         return found[["item_id", "score"]]
 
     def recommend_many(
@@ -137,12 +192,17 @@ class Recommender:
         seed: int = 0,
         batch_size: int = 1024,
         index: ItemIndex | None = None,
+        draws: int | None = None,
+        width: float = 0.0,
     ) -> pd.DataFrame:
         """`recommend` for many users, batch_size at a time, without their scores of the whole catalogue.
 
+        With draws it goes user by user, so that the chains of one user are held at a time.
+
         histories: lists of original item ids, oldest first. index: an ItemIndex of this model's item vectors, for
         an approximate search; without one it is exact. Returns k rows a user: user (place in `histories`, from 0),
-        rank (from 1), item_id, score. Raises ValueError as `recommend` does, and for an index of another shape.
+        rank (from 1), item_id, score. Raises ValueError as `recommend` does, for an index of another shape, and
+        for an index beside draws.
         """
         if len(histories) == 0:
             raise ValueError("There are no histories; give at least one.")
@@ -151,22 +211,27 @@ class Recommender:
                 f"The index holds (items, d) = {index.shape}, but the model's embeddings are "
                 f"{tuple(self.model.embedding.weight.shape)}; build it from model.item_vectors()."
             )
-        data = self.model.config.data
+        if index is not None and draws is not None:
+            raise ValueError("Draws count for their nearest items, which an index only guesses; give index or draws.")
+        data, noise = self.model.config.data, stream(seed, "sampling")
         exclude_seen = data.repeats == "first_visits" if exclude_seen is None else exclude_seen
         scorer = self.scorer(steps, compensate, seed)
         items, ends = self._encode(histories)
         values, found = [], []
+        batch_size = batch_size if draws is None else 1
         for start in range(0, len(histories), batch_size):
             rows = slice(start, start + batch_size)
             bounds = ends[:-1][rows], ends[1:][rows]
-            query = scorer.query(newest_items(items, *bounds, data.max_len))
-            seen = None
+            newest, seen = newest_items(items, *bounds, data.max_len), None
             if exclude_seen:
-                seen = newest_items(items, *bounds, int(np.diff(ends)[rows].max())).to(query.vectors.device)
-            if index is None:
-                best = top_items(query, scorer.items, k, seen)
+                seen = newest_items(items, *bounds, int(np.diff(ends)[rows].max())).to(self.model.device)
+            if draws is not None:
+                e_0 = self.draw(newest, draws, steps, compensate, noise)
+                best = self._likeliest(newest, e_0, width, k, seen)
+            elif index is None:
+                best = top_items(scorer.query(newest), scorer.items, k, seen)
             else:
-                best = index.search(query, k, seen)
+                best = index.search(scorer.query(newest), k, seen)
             values.append(best[0].cpu())
             found.append(best[1].cpu())
         return pd.DataFrame(
@@ -177,6 +242,26 @@ class Recommender:
                 "score": torch.cat(values).flatten().numpy(),
             }
         )
+
+    @torch.no_grad()
+    def _likeliest(
+        self, history: Tensor, e_0: Tensor, width: float, k: int, seen: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The k likeliest items of each history (B, L) by its draws (B, N, d): probabilities and items, (B, k) each.
+
+        Most items are nearest to no draw; among those, and all that are equally likely, the query of the mean draw
+        decides.
+        """
+        likely = probabilities(self.model, history, e_0, width)
+        check_seen(seen, k, likely.shape[1])
+        history = history.to(self.model.device)
+        mean = self.model.query(e_0.mean(1), history, self.model.condition(history))
+        order = top_items(mean, self.model.item_vectors(), likely.shape[1])[1]  # (B, |V|)
+        if seen is not None:
+            user, place = (seen != PAD).nonzero(as_tuple=True)
+            likely[user, seen[user, place]] = -torch.inf
+        best, places = likely.gather(1, order).sort(dim=1, descending=True, stable=True)
+        return best[:, :k], order.gather(1, places[:, :k])
 
     @cached_property
     def _catalogue(self) -> pd.Index:

@@ -118,7 +118,7 @@ def top_items(
     indices. Scores of at most USERS x block pairs exist at once. Raises ValueError if fewer than k items can be
     returned, if a seen one is not in the catalogue, or if a score is not a number.
     """
-    _check_seen(seen, k, len(items))
+    check_seen(seen, k, len(items))
     best = [
         _top_of_few(query.of(rows), items, k, None if seen is None else seen[rows], block)
         for rows in _few_users(len(query.vectors))
@@ -156,8 +156,11 @@ def _top_of_block(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values.gather(1, order), places
 
 
-def _check_seen(seen: Tensor | None, k: int, n_items: int) -> int:
-    """The most distinct seen items that one user has. Raises ValueError if k items can't be left for everybody."""
+def check_seen(seen: Tensor | None, k: int, n_items: int) -> int:
+    """The most distinct seen items that one user has. seen: (B, M), filled with PAD.
+
+    Raises ValueError if k items can't be left for everybody.
+    """
     most = 0
     if seen is not None and seen.numel():
         user, place = (seen != PAD).nonzero(as_tuple=True)
@@ -217,7 +220,7 @@ class ItemIndex:
         _faiss()
         vectors, n_items = query.vectors, self.ivf.ntotal
         check_numbers(vectors)
-        most = _check_seen(seen, k, n_items)
+        most = check_seen(seen, k, n_items)
         values, found = map(torch.from_numpy, self.ivf.search(vectors.detach().float().cpu().numpy(), k + most))
         gone = found < 0
         if seen is not None and seen.numel():

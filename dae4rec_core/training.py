@@ -18,7 +18,7 @@ from dae4rec_core.data.dataset import (
 )
 from dae4rec_core.distributed import launch, sum_over_processes, world
 from dae4rec_core.events import Callback, Event, report
-from dae4rec_core.method.beyond import BeyondDAE4Rec, SharedCompensator, make_model, pretrain_counts
+from dae4rec_core.method.beyond import BeyondDAE4Rec, SharedCompensator, pretrain_counts
 from dae4rec_core.method.compensator import Compensator, compensator_loss
 from dae4rec_core.method.gae import pretrain_gae
 from dae4rec_core.method.graph import ItemGraph, adjacency, transition_counts
@@ -26,6 +26,7 @@ from dae4rec_core.method.losses import total_loss
 from dae4rec_core.method.model import PAD, DAE4Rec
 from dae4rec_core.method.pairwise import similarity_loss
 from dae4rec_core.method.sampling import choose_tau, skip_step
+from dae4rec_core.method.variants import make_model
 from dae4rec_core.ranking import evaluate, mean_metrics
 from dae4rec_core.recommender import Recommender
 from dae4rec_core.retrieval import rank_by_blocks

@@ -8,6 +8,7 @@ CACHE and the ranks of every answer to an NPZ file beside it, for the paired boo
 import json
 import math
 import os
+import shutil
 import subprocess
 import tempfile
 import time
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from dae4rec_core.config import PRESETS, Config, choose_device
 from dae4rec_core.data.dataset import Dataset, Split, held_out, prepare, training_graph, validation_sample
+from dae4rec_core.data.town import write_town
 from dae4rec_core.experiments.baselines import baselines
 from dae4rec_core.experiments.evaluation import PARTS, ceiling_rows, train_compensators
 from dae4rec_core.method.model import Query
@@ -51,7 +53,8 @@ RULES = 2
   shorter pretraining.
 """
 
-LATER = ("similarity", "compensator")  # fields that came after the committed runs, which had what their defaults are
+# fields that came after the committed runs, which had what their defaults are
+LATER = ("similarity", "compensator", "denoiser")
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent
@@ -60,9 +63,11 @@ RUNS = FOLDER / "runs.csv"  # the metrics of all finished runs
 RANKS = FOLDER / "ranks.parquet"  # of every test answer under every run of the main table
 SEARCH = FOLDER / "search.csv"
 TOWN = ROOT / "data" / "town"
+TOWN_SEED = 7  # of the bundled town
 PEERS = ROOT / ".venv-peers" / "bin" / "python"
 REAL = ("gowalla", "retailrocket", "foursquare_us", "online_retail")
 FILTERS = {"raw": "keep", "first visits": "first_visits"}
+BY_TIME = ", by time"  # behind a filter's name: all is learned before one moment and asked after it
 SEEDS = (0, 1, 2)
 EPOCHS = 40  # at most, with Config.patience, for every method
 EXAMPLES = 1_200_000  # training examples that any method may look at in one run: large sets get fewer epochs
@@ -198,14 +203,45 @@ def run(unit: Unit, folder: Path, epochs: int | None = None) -> pd.DataFrame:
 
 @lru_cache(maxsize=2)
 def load(data: str, filter: str, folder: Path) -> tuple[Dataset, Split]:
-    """A data set under one of FILTERS, split by leave-last-out."""
-    return prepare(TOWN if data == "town" else folder / data, Config().replace(repeats=FILTERS[filter]))
+    """A data set under one of FILTERS, split by leave-last-out, or by one moment where the filter ends in BY_TIME."""
+    return prepare(place_of(data, folder), Config().replace(**data_settings(filter)))
+
+
+def data_settings(filter: str) -> dict[str, str]:
+    """What a filter's name means in a configuration."""
+    split = "global_time" if filter.endswith(BY_TIME) else "leave_last_out"
+    return {"repeats": FILTERS[filter.removesuffix(BY_TIME)], "split": split}
+
+
+def town_name(again: float, returns: float, users: int, seed: int) -> str:
+    """The name of another town, from which `place_of` makes it."""
+    return f"town again={again:g} returns={returns:g} users={users} seed={TOWN_SEED + seed}"
+
+
+def place_of(data: str, folder: Path) -> Path:
+    """Where a data set is: the bundled town, another town in the cache (written when it is needed), or in folder."""
+    if data == "town":
+        return TOWN
+    if not data.startswith("town "):
+        return folder / data
+    place = CACHE / "towns" / data.removeprefix("town ").replace(" ", "-")
+    if not place.is_dir():
+        knobs = dict(knob.split("=") for knob in data.split()[1:])
+        again, returns = float(knobs["again"]), float(knobs["returns"])
+        place.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=place.parent))
+        write_town(draft, n_users=int(knobs["users"]), seed=int(knobs["seed"]), again=again, returns=returns)
+        try:
+            draft.rename(place)
+        except OSError:  # another worker made the same town meanwhile
+            shutil.rmtree(draft)
+    return place
 
 
 def _readings(unit: Unit, dataset: Dataset, split: Split, epochs: int | None) -> Iterator[Reading]:
     """Everything that one unit measures."""
     if unit.method == "baselines":
-        config = Config().replace(repeats=FILTERS[unit.filter])
+        config = Config().replace(**data_settings(unit.filter))
         for name, scorer in baselines(dataset, split).items():
             for part in PARTS:
                 better, tied, _ = ranks(scorer, held_out(dataset, split, part, config))
@@ -224,7 +260,7 @@ def epochs_for(examples: int) -> int:
 def config_of(unit: Unit, dataset: Dataset, split: Split, epochs: int | None = None) -> Config:
     """The configuration of one of our units."""
     limit = epochs_for(len(split.training_targets(dataset))) if epochs is None else epochs
-    ours = {"seed": unit.seed, "repeats": FILTERS[unit.filter], "steps": S, "epochs": limit}
+    ours = {"seed": unit.seed, **data_settings(unit.filter), "steps": S, "epochs": limit}
     return PRESETS[unit.preset].replace(**ours | unit.changes)
 
 
@@ -286,10 +322,11 @@ def _readings_of_peer(
     """The wanted parts, and `peers.SAMPLE` where none is wanted."""
     if not PEERS.is_file():
         raise FileNotFoundError(f"{PEERS} is missing, which SASRec, GRU4Rec and item-kNN need; run `make peers`.")
-    config = Config().replace(repeats=FILTERS[unit.filter], max_len=unit.changes["max_len"])
+    config = Config().replace(**data_settings(unit.filter), max_len=unit.changes["max_len"])
     limit = epochs_for(len(split.training_targets(dataset))) if epochs is None else epochs
     settings = unit.changes | {"seed": unit.seed, "epochs": limit, "patience": config.train.patience}
-    settings["itself"] = unit.filter == "raw"  # a neighbour list names the item itself where people return, only there
+    # a neighbour list names the item itself where people return, only there
+    settings["itself"] = unit.filter.startswith("raw")
     with tempfile.TemporaryDirectory() as place:
         source, out = Path(place) / "task.npz", Path(place) / "found.npz"
         peers.write_task(source, dataset, split, config, parts)

@@ -1,8 +1,9 @@
 """The list of all runs, the most telling ones first, so that an unfinished evening still has a whole table."""
 
+from itertools import product
 from typing import Any
 
-from results.grid import FILTERS, REAL, SEEDS, Unit
+from results.grid import BY_TIME, FILTERS, REAL, SEEDS, Unit, town_name
 
 DATA = ("town", *REAL)
 # online_retail has one invoice a sequence, where nothing is listed twice: both filters keep the same lines
@@ -35,6 +36,11 @@ PIECES: dict[str, dict[str, Any]] = {
     "with its first settings": {"max_len": 20, "dropout": 0.5, "lr": 1e-3, "lr_embedding": 1e-3},
 }
 
+# notebook 10: towns in which people stay with a kind of place or change it, return or don't, and are few or many
+AGAIN, RETURNS, USERS = (0.2, 1.0, 6.0), (0.0, 0.25, 0.5), (600, 2400)
+TOWN_SEEDS = (0, 1)  # of the town and of the training
+SPLIT_BY_TIME = (("town", "raw"), ("gowalla", "first visits"))  # sets whose timestamps are moments
+
 # a run of seconds, which a test repeats from nothing
 TINY = Unit("tiny", "town", "first visits", "DAE4Rec", 0, "reference", {"dim": 32, "gae_steps": 100, "epochs": 1})
 
@@ -66,4 +72,22 @@ def units() -> list[Unit]:
         for data, name in TIMED:
             long = {"timesteps": 1000}
             found += [Unit("figure 3", data, name, "T = 1000", seed, "reference", long, STEPS, markov=True)]
+        if seed in TOWN_SEEDS:
+            for again, returns, users in product(AGAIN, RETURNS, USERS):
+                found += compared("towns", town_name(again, returns, users, seed), "raw", seed)
+        for data, name in SPLIT_BY_TIME:
+            found += compared("by time", data, name + BY_TIME, seed)
     return found
+
+
+def compared(study: str, data: str, name: str, seed: int) -> list[Unit]:
+    """The methods that the maps and the split by time compare."""
+    sasrec = Unit(study, data, name, "SASRec", seed, changes=PEER_SETTINGS["SASRec"])
+    return [
+        Unit(study, data, name, "baselines", seed),
+        Unit(study, data, name, "DAE4Rec", seed, "reference"),
+        Unit(study, data, name, "DAE4Rec improved", seed, "improved"),
+        sasrec,
+        Unit(study, data, name, "DAE4Rec, counts", seed, "reference", {"similarity": "counts"}),
+        Unit(study, data, name, "DAE4Rec, letter", seed, "letter"),
+    ]

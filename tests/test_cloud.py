@@ -7,10 +7,10 @@ from scipy.spatial.distance import cdist
 from scipy.special import softmax
 from scipy.stats import entropy as scipy_entropy
 
-from dae4rec_core.cloud import entropy, probabilities, total_variation
+from dae4rec_core.cloud import entropy, fit_width, probabilities, total_variation
 from dae4rec_core.config import Config
-from dae4rec_core.method.beyond import make_model
 from dae4rec_core.method.model import PAD
+from dae4rec_core.method.variants import make_model
 
 HISTORY = torch.tensor([[PAD, 2, 5], [1, 0, 7], [3, 3, 3]])
 
@@ -48,6 +48,16 @@ def test_on_the_sphere_a_width_of_one_is_the_softmax_of_the_scores():
                     cosines[user, HISTORY[user, place]] += gains[user, place]
     found = probabilities(model, HISTORY, e_0, 1.0)
     torch.testing.assert_close(found, cosines.softmax(1), atol=1e-5, rtol=0)
+
+
+def test_the_fitted_width_is_the_one_that_made_the_answers():
+    """Answers drawn from the kernel of width 0.7 around each draw: no other width makes them likelier."""
+    torch.manual_seed(0)
+    model = model_of().eval()
+    e_0 = torch.randn(1500, 1, 8)
+    history = HISTORY[:1].expand(1500, -1)
+    target = torch.multinomial(probabilities(model, history, e_0, 0.7), 1).squeeze(1)
+    assert fit_width(model, history, e_0, target) == pytest.approx(0.7, rel=0.1)
 
 
 def test_distance_and_entropy_agree_with_scipy():

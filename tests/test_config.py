@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -47,10 +48,10 @@ def test_letter_is_the_papers_method():
 
 
 def test_presets_say_what_they_are():
-    assert set(PRESETS) == {"letter", "reference", "improved", "dreamrec"}
+    assert set(PRESETS) == {"letter", "reference", "improved", "posterior", "dreamrec"}
     assert Config() == REFERENCE
     assert REFERENCE.beyond == type(REFERENCE.beyond)()
-    for name in ("improved", "dreamrec"):
+    for name in ("improved", "posterior", "dreamrec"):
         assert PRESETS[name].beyond != REFERENCE.beyond
 
 
@@ -126,7 +127,11 @@ def another(name: str) -> tuple[str, object]:
 
 
 # what another field must hold for a change to be possible
-NEEDS = {"guidance": {"unconditional": 0.1}, "returns": {"rank_weight": 1.0}}
+NEEDS: dict[str, dict[str, Any]] = {
+    "guidance": {"unconditional": 0.1},
+    "returns": {"rank_weight": 1.0},
+    "denoiser": {"geometry": "sphere", "rank_weight": 1.0, "compensator_epochs": 0},
+}
 
 
 @pytest.mark.parametrize("name", FIELDS)

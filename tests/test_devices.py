@@ -23,11 +23,12 @@ from dae4rec_core.data.dataset import encode, leave_last_out, training_examples,
 from dae4rec_core.distributed import launch
 from dae4rec_core.events import History
 from dae4rec_core.method import pairwise
-from dae4rec_core.method.beyond import make_model, neighbours
+from dae4rec_core.method.beyond import neighbours
 from dae4rec_core.method.compensator import Compensator
 from dae4rec_core.method.graph import adjacency, transition_counts
 from dae4rec_core.method.model import DAE4Rec, StepNoise
 from dae4rec_core.method.sampling import markov_chain, skip_step
+from dae4rec_core.method.variants import make_model
 from dae4rec_core.recommender import Recommender
 from dae4rec_core.training import fit
 

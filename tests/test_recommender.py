@@ -12,6 +12,7 @@ from dae4rec_core.method.sampling import choose_tau, skip_step
 from dae4rec_core.ranking import QueryScorer, evaluate
 from dae4rec_core.recommender import Recommender
 from dae4rec_core.retrieval import ItemIndex
+from dae4rec_core.streams import stream
 from dae4rec_core.training import fit
 
 NEWCOMER = ["i03", "i04", "i29", "i05"]  # no user of the ring has this history
@@ -79,6 +80,55 @@ def test_given_noise_decides_and_on_step_follows(trained):
     assert torch.equal(one, trained.generate(rows, 3, False, x_T=x_T))
     assert not torch.equal(one, trained.generate(rows, 3, False, x_T=-x_T))
     assert visited == choose_tau(10, 3)[::-1] and visited[0] == 10
+
+
+def test_draws_are_the_chains_of_each_history(trained):
+    """Each draw alone, by the plain denoiser from the same first noise."""
+    rows = pad_histories([[1, 2], [3], [4, 9, 4, 28, 0]], MAX_LEN)
+    found = trained.draw(rows, 4, S, generator=torch.Generator().manual_seed(0))
+    x_T = torch.randn(12, 16, generator=torch.Generator().manual_seed(0))
+    model = trained.model
+    with torch.no_grad():
+        h = model.condition(rows)
+        for user, draw in ((0, 0), (1, 3), (2, 2)):
+            x = x_T[4 * user + draw : 4 * user + draw + 1]
+            alone = skip_step(model.denoiser, x, h[user : user + 1], model.alpha_bar, choose_tau(10, S))[1]
+            torch.testing.assert_close(found[user, draw], alone[0])
+
+
+def test_the_distribution_counts_nearest_items_and_names_them(trained):
+    found = trained.distribution(NEWCOMER, draws=200, steps=S, seed=3)
+    assert found.is_monotonic_decreasing and found.sum() == pytest.approx(1)
+    assert sorted(found.index) == sorted(trained.item_ids)
+    rows = torch.tensor([[int(item[1:]) for item in NEWCOMER]])
+    e_0 = trained.draw(rows, 200, S, generator=stream(3, "sampling"))[0]
+    nearest = torch.cdist(e_0, trained.model.embedding.weight.detach()).argmin(1)
+    shares = pd.Series(trained.item_ids[nearest.numpy()]).value_counts(normalize=True)
+    pd.testing.assert_series_equal(found[found > 0].sort_index(), shares.sort_index(), check_names=False)
+    wide = trained.distribution(NEWCOMER, draws=200, steps=S, seed=3, width=3.0)
+    assert wide.max() < found.max() and (wide > 0).all()
+
+
+def test_lists_by_draws_are_the_likeliest_items(trained, histories):
+    """The score is the probability, seen items are left out, and what no draw meets comes by the mean draw's score."""
+    likely = trained.distribution(NEWCOMER, draws=300, steps=S, width=1.0)
+    listed = trained.recommend(NEWCOMER, 8, S, False, draws=300, width=1.0)
+    assert listed["item_id"].tolist() == likely.index[:8].tolist()
+    np.testing.assert_allclose(listed["score"], likely.iloc[:8], rtol=1e-6)
+
+    few = trained.recommend(NEWCOMER, 30, S, False, draws=3)
+    rest = few["item_id"][few["score"] == 0].tolist()
+    rows = torch.tensor([[int(item[1:]) for item in NEWCOMER]])
+    mean = trained.draw(rows, 3, S, generator=stream(0, "sampling")).mean(1)
+    by_mean = trained.item_ids[(mean @ trained.model.embedding.weight.detach().T)[0].argsort(descending=True).numpy()]
+    assert len(rest) >= 27 and rest == [item for item in by_mean if item in rest]
+
+    fresh = trained.recommend(NEWCOMER, 20, S, False, exclude_seen=True, draws=50)
+    assert not set(fresh["item_id"]) & set(NEWCOMER)
+    many = trained.recommend_many([NEWCOMER, *histories[:2]], 5, S, False, draws=50)
+    pd.testing.assert_frame_equal(
+        many[many["user"] == 0][["item_id", "score"]], trained.recommend(NEWCOMER, 5, S, False, draws=50)
+    )
 
 
 def test_scorers_evaluate_reproducibly_and_differ(trained, ring, tiny):
@@ -251,6 +301,7 @@ def test_an_index_that_does_not_fit_is_refused(trained, trained_ours, one_senten
     one_sentence(lambda: trained.recommend_many([["i01"]], index=index), "(29, 16)", "(30, 16)", "build it from")
     index = ItemIndex(trained_ours.model.item_vectors(), cells=1)
     one_sentence(lambda: trained_ours.recommend_many([["i01"]], index=index), "returns or neighbours", "leave")
+    one_sentence(lambda: trained.recommend_many([["i01"]], index=index, draws=5), "give index or draws")
 
 
 @pytest.mark.parametrize(
@@ -261,6 +312,9 @@ def test_an_index_that_does_not_fit_is_refused(trained, trained_ours, one_senten
         (["i01"], {"k": 31}, ["k is 31", "30 items", "give a k"]),
         (["i01"], {"k": 0}, ["k is 0", "give a k"]),
         (["i01", "i01", "i02"], {"k": 29, "exclude_seen": True}, ["k is 29", "only 28"]),
+        (["i01"], {"k": 31, "compensate": False, "draws": 5}, ["k is 31", "30 items", "give a k"]),
+        (["i01"], {"compensate": False, "draws": 0}, ["draws is 0", "at least 1"]),
+        (["i01"], {"compensate": False, "draws": 5, "width": -1.0}, ["width is -1", "above 0"]),
         (["i01"], {"steps": 4}, ["No compensator", "S = 4", "for 5", "compensate=False"]),
         (["i01"], {"steps": 0}, ["S is 0", "from 1 to 10"]),
         (["i01"], {"steps": -2, "compensate": False}, ["S is -2", "from 1 to 10"]),

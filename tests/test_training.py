@@ -28,8 +28,9 @@ from dae4rec_core.data.dataset import (
 from dae4rec_core.events import Event, History, ProgressBar
 from dae4rec_core.experiments.baselines import Popularity
 from dae4rec_core.method import gae
-from dae4rec_core.method.beyond import SharedCompensator, make_model
+from dae4rec_core.method.beyond import SharedCompensator
 from dae4rec_core.method.model import scores
+from dae4rec_core.method.variants import make_model
 from dae4rec_core.ranking import evaluate
 from dae4rec_core.recommender import Recommender
 from dae4rec_core.streams import Purpose, stream

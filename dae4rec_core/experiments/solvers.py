@@ -56,7 +56,7 @@ def solver_rows(
     catalogue = model.item_vectors()  # what a list is ranked with, (|V|, d)
 
     h, h_few = model.condition(tests.history), model.condition(few.history).repeat(AT_ONCE, 1)
-    f, f_few = model.predictor(h), model.predictor(h_few)
+    f, f_few = model.predictor(h, tests.history), model.predictor(h_few, few.history.repeat(AT_ONCE, 1))
     noise = stream(0, "sampling")
     x_T = torch.randn(h.shape, generator=noise).to(h)  # (N, d)
     x_few = torch.randn(draws // AT_ONCE, *h_few.shape, generator=noise).to(h)  # (draws / 16, 16 users, d)

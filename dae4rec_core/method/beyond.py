@@ -1,7 +1,7 @@
 """What is ours, not the paper's: ranking term, sphere, returns, neighbours (notebook 08); Z* from counts (02); one
 compensator for all S (05); and DreamRec's guidance.
 
-`DAE4Rec` and the files beside it hold the paper and nothing else. `make_model` takes the subclass here when a
+`DAE4Rec` and the files beside it hold the paper and nothing else. `variants.make_model` takes the subclass here when a
 configuration asks for anything of it.
 """
 
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from scipy import sparse
 from torch import Tensor, nn
 
-from dae4rec_core.config import BeyondConfig, Config, ModelConfig
+from dae4rec_core.config import Config, ModelConfig
 from dae4rec_core.events import Callback, Event, report
 from dae4rec_core.method.graph import csr_tensor
 from dae4rec_core.method.losses import diffusion_loss
@@ -23,11 +23,6 @@ from dae4rec_core.method.pairwise import count_loss
 from dae4rec_core.method.sampling import Predictor
 from dae4rec_core.method.schedule import add_noise
 from dae4rec_core.streams import stream, weights_from
-
-
-def make_model(n_items: int, config: Config) -> DAE4Rec:
-    """The paper's model, or ours where the configuration's part `beyond` differs from its defaults."""
-    return DAE4Rec(n_items, config) if config.beyond == BeyondConfig() else BeyondDAE4Rec(n_items, config)
 
 
 class Returns(nn.Module):
@@ -63,17 +58,19 @@ class BeyondDAE4Rec(DAE4Rec):
 
     def forward(self, history: Tensor, target: Tensor, noise: StepNoise) -> Tensor:
         """L_Diff, where the blind see `nothing` in place of h, plus gamma times the ranking term. A scalar."""
-        e_0 = self.clean(target)  # (B, d)
-        e_t = add_noise(e_0, noise.t, noise.eps, self.alpha_bar_float)
+        e_t = add_noise(self.clean(target), noise.t, noise.eps, self.alpha_bar_float)  # (B, d)
         h = self.condition(history)  # (B, d)
-        seen = (
-            h if self.nothing is None or noise.blind is None else torch.where(noise.blind.unsqueeze(1), self.nothing, h)
-        )
-        loss = diffusion_loss(e_0, self.denoiser(e_t, noise.t, seen), self.lambda_t[noise.t])
+        loss = self.diffusion_term(e_t, noise, h, history, target)
         if noise.x_T is None:
             return loss
         last = torch.full((1,), self.config.diffusion.timesteps, device=h.device)
         return loss + self.ranking_term(self.denoiser(noise.x_T, last, h), history, h, target)
+
+    def diffusion_term(self, e_t: Tensor, noise: StepNoise, h: Tensor, history: Tensor, target: Tensor) -> Tensor:
+        """L_Diff (Eq. 5) of noised answers e_t (B, d). h: (B, d); history: (B, L); target: (B,). A scalar."""
+        if self.nothing is not None and noise.blind is not None:
+            h = torch.where(noise.blind.unsqueeze(1), self.nothing, h)
+        return diffusion_loss(self.clean(target), self.denoiser(e_t, noise.t, h), self.lambda_t[noise.t])
 
     def ranking_term(self, e_0: Tensor, history: Tensor, h: Tensor, target: Tensor) -> Tensor:
         """gamma times the cross-entropy of the answers among all items, given predicted e^0 (B, d). A scalar.
@@ -101,7 +98,7 @@ class BeyondDAE4Rec(DAE4Rec):
         e = self.embedding(items)
         return math.sqrt(self.config.model.dim) * F.normalize(e.detach(), dim=-1) if self.on_sphere else e
 
-    def predictor(self, h: Tensor) -> Predictor:
+    def predictor(self, h: Tensor, history: Tensor | None = None) -> Predictor:
         """f for a sampler, given h; with guidance, (1 + w) f(e^t, t, h) - w f(e^t, t, nothing)."""
         f, w = super().predictor(h), self.config.beyond.guidance
         if not w or self.nothing is None:
@@ -127,9 +124,13 @@ class BeyondDAE4Rec(DAE4Rec):
             return Query(query.vectors, items, gains)
         return Query(query.vectors, torch.cat([query.items, items], 1), torch.cat([query.gains, gains], 1))
 
+    def direction(self, e_0: Tensor) -> Tensor:
+        """What the items' vectors are multiplied with: e^0, or a unit vector over the temperature on the sphere."""
+        return F.normalize(e_0, dim=-1) / self.config.beyond.temperature if self.on_sphere else e_0
+
     def learned_query(self, e_0: Tensor, history: Tensor, h: Tensor) -> Query:
-        """e^0, or a unit vector over the temperature on the sphere, and what `Returns` adds to the user's own items."""
-        vectors = F.normalize(e_0, dim=-1) / self.config.beyond.temperature if self.on_sphere else e_0
+        """`direction`, and what `Returns` adds to the user's own items."""
+        vectors = self.direction(e_0)
         if self.returns is None:
             return Query(vectors)
         return Query(vectors, history, self.returns(history != PAD, h))

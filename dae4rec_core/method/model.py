@@ -146,6 +146,7 @@ class DAE4Rec(nn.Module):
 
     lambda_t: Tensor
     alpha_bar_float: Tensor
+    ranks_by_draw = True  # whether a list depends on the e^0 that was drawn
 
     def __init__(self, n_items: int, config: Config):
         super().__init__()
@@ -193,8 +194,8 @@ class DAE4Rec(nn.Module):
         """e^0 = Enc(v): (B,) -> (B, d)."""
         return self.embedding(items)
 
-    def predictor(self, h: Tensor) -> Predictor:
-        """f for a sampler, given h (B, d)."""
+    def predictor(self, h: Tensor, history: Tensor | None = None) -> Predictor:
+        """f for a sampler, given h (B, d). history: (B, L), for models whose f looks at single items (beyond)."""
         return self.denoiser.given(h, self.config.diffusion.timesteps)
 
     def item_vectors(self) -> Tensor:
@@ -204,6 +205,10 @@ class DAE4Rec(nn.Module):
     def query(self, e_0: Tensor, history: Tensor, h: Tensor) -> Query:
         """A generated e^0 (B, d) as a query: itself."""
         return Query(e_0)
+
+    def assignment(self, e_0: Tensor, history: Tensor, h: Tensor) -> Query:
+        """What tells which item a draw e^0 (B, d) stands for: the query of its list."""
+        return self.query(e_0, history, h)
 
 
 def scores(query: Query, items: Tensor) -> Tensor:

@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 from dae4rec_core.config import Config
-from dae4rec_core.method.beyond import SharedCompensator, make_model
+from dae4rec_core.method.beyond import SharedCompensator
 from dae4rec_core.method.compensator import Compensator, compensator_loss
 from dae4rec_core.method.losses import diffusion_loss
+from dae4rec_core.method.variants import make_model
 
 DIM, HIDDEN = 8, 16
 
