@@ -1,4 +1,4 @@
-"""python -m results search | run | understand | similarity | tables: all that notebooks 02, 06 and 08 read.
+"""python -m results search | run | understand | similarity | clouds | tables: all that the notebooks read of results/.
 
 `make results` does all.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from results import grid, search, similarity, tables, understand
+from results import clouds, grid, search, similarity, tables, understand
 from results.plan import units
 
 STUDIES = "only these: tiny, main, 'table 3', 'figure 3', 'figure 4', beyond, towns, 'by time'"
@@ -19,7 +19,7 @@ STUDIES = "only these: tiny, main, 'table 3', 'figure 3', 'figure 4', beyond, to
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m results", description=__doc__)
-    parser.add_argument("what", nargs="+", choices=["search", "run", "understand", "similarity", "tables"])
+    parser.add_argument("what", nargs="+", choices=["search", "run", "understand", "similarity", "clouds", "tables"])
     parser.add_argument("--data", default="../shared/data", help="folder of the real data sets (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, one thread each (default: 2)")
     parser.add_argument("--study", nargs="+", help=STUDIES)
@@ -42,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     needed |= {search.DATA} if "search" in options.what else set()
     needed |= {understand.DATA} if "understand" in options.what else set()
     needed |= {data for data, _ in similarity.SETS} - {"town"} if "similarity" in options.what else set()
+    needed |= {data for data, _ in clouds.SETS} - {"town"} if "clouds" in options.what else set()
     try:
         missing = sorted(name for name in needed if not (folder / name).is_dir())
         if missing:
@@ -59,6 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
             understand.write(folder)
         if "similarity" in options.what:
             similarity.write(folder)
+        if "clouds" in options.what:
+            clouds.write(folder)
         if "tables" in options.what:
             grid.ceiling().to_csv(grid.FOLDER / "ceiling.csv", index=False, float_format="%.5g", encoding="utf-8")
             runs = tables.gather()

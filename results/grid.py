@@ -320,27 +320,40 @@ def _readings_of_peer(
     unit: Unit, dataset: Dataset, split: Split, epochs: int | None, parts: Sequence[str]
 ) -> Iterator[Reading]:
     """The wanted parts, and `peers.SAMPLE` where none is wanted."""
+    found = run_peer(unit, dataset, split, epochs, parts)
+    facts = {"train_seconds": json.loads(str(found["facts"]))["seconds"]}
+    for part in parts or [peers.SAMPLE]:
+        better, tied = (torch.from_numpy(found[f"{part}_{kind}"]).long() for kind in ("better", "tied"))
+        yield Reading("", part, better, tied, facts)
+
+
+def run_peer(
+    unit: Unit,
+    dataset: Dataset,
+    split: Split,
+    epochs: int | None,
+    parts: Sequence[str],
+    limit: int | None = None,
+    **more: Any,
+) -> dict[str, np.ndarray]:
+    """What `peers.main` writes, by name. limit: answers of a part; more: settings beside those of the unit."""
     if not PEERS.is_file():
         raise FileNotFoundError(f"{PEERS} is missing, which SASRec, GRU4Rec and item-kNN need; run `make peers`.")
     config = Config().replace(**data_settings(unit.filter), max_len=unit.changes["max_len"])
-    limit = epochs_for(len(split.training_targets(dataset))) if epochs is None else epochs
-    settings = unit.changes | {"seed": unit.seed, "epochs": limit, "patience": config.train.patience}
+    most = epochs_for(len(split.training_targets(dataset))) if epochs is None else epochs
+    settings = unit.changes | {"seed": unit.seed, "epochs": most, "patience": config.train.patience} | more
     # a neighbour list names the item itself where people return, only there
     settings["itself"] = unit.filter.startswith("raw")
     with tempfile.TemporaryDirectory() as place:
         source, out = Path(place) / "task.npz", Path(place) / "found.npz"
-        peers.write_task(source, dataset, split, config, parts)
+        peers.write_task(source, dataset, split, config, parts, limit)
         subprocess.run(
             [PEERS, "-W", "ignore", "-m", "results.peers", unit.method, source, out, json.dumps(settings)],
             check=True,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         )
         with np.load(out) as file:
-            found = dict(file)
-    facts = {"train_seconds": json.loads(str(found["facts"]))["seconds"]}
-    for part in parts or [peers.SAMPLE]:
-        better, tied = (torch.from_numpy(found[f"{part}_{kind}"]).long() for kind in ("better", "tied"))
-        yield Reading("", part, better, tied, facts)
+            return dict(file)
 
 
 def validation_metrics(unit: Unit, folder: Path) -> dict[str, float]:

@@ -45,9 +45,14 @@ class Task:
     examples: dict[str, Examples]
 
 
-def write_task(path: Path, dataset: Dataset, split: Split, config: Config, parts: Sequence[str]) -> None:
-    """The task as arrays in one file. parts: of "validation" and "test", judged at the end beside SAMPLE."""
-    examples = {part: held_out(dataset, split, part, config) for part in parts}
+def write_task(
+    path: Path, dataset: Dataset, split: Split, config: Config, parts: Sequence[str], limit: int | None = None
+) -> None:
+    """The task as arrays in one file. parts: of "validation" and "test", judged at the end beside SAMPLE.
+
+    limit: at most so many answers of each part.
+    """
+    examples = {part: held_out(dataset, split, part, config, limit) for part in parts}
     examples[SAMPLE] = validation_sample(dataset, split, config)
     arrays = {f"{part}.{name}": getattr(chosen, name).numpy() for part, chosen in examples.items() for name in FIELDS}
     sequences = split.training_sequences(dataset)
@@ -68,7 +73,10 @@ def read_task(path: str | Path) -> Task:
 
 
 def main(method: str, source: str, out: str, parameters: str) -> None:
-    """Train, rank the full catalogue, write `{part}_better`, `{part}_tied` and the facts of the run."""
+    """Train, rank the full catalogue, write `{part}_better`, `{part}_tied` and the facts of the run.
+
+    Where the settings ask for scores, `{part}_scores` (N, |V|) float32 too.
+    """
     torch.set_num_threads(1)
     task, settings = read_task(source), json.loads(parameters)
     start = time.perf_counter()
@@ -78,6 +86,8 @@ def main(method: str, source: str, out: str, parameters: str) -> None:
     for part, examples in task.examples.items():
         better, tied, _ = ranks(score, examples)
         found |= {f"{part}_better": better.int().numpy(), f"{part}_tied": tied.int().numpy()}
+        if settings.get("scores") and part != SAMPLE:
+            found[f"{part}_scores"] = torch.cat([score(rows) for rows in examples.history.split(1024)]).numpy()
     np.savez_compressed(out, **found)
 
 

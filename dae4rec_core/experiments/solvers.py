@@ -132,18 +132,19 @@ def reference_rows(
 
 
 def law_given_history(
-    data: str | Path, dataset: Dataset, split: Split, tests: Examples, config: Config
+    data: str | Path, dataset: Dataset, split: Split, examples: Examples, config: Config, part: str = "test"
 ) -> Tensor | None:
-    """p(next item | history) of test examples: (B, |V|) float64 on the CPU, rows sum to 1.
+    """p(next item | history) of examples of a part, "validation" or "test": (B, |V|) float64 on the CPU, rows sum to 1.
 
     None where nobody knows it: elsewhere than in a town folder, and where visits were filtered out of the histories.
     The law knows the hour of the last visit and all that came before it, which the model doesn't.
     """
     if not (Path(data) / "town.json").is_file() or config.data.repeats != "keep":
         return None
-    law, owner = load_town_law(data), np.searchsorted(dataset.offsets, split.test, side="right") - 1
-    position = dict(zip(owner.tolist(), split.test.tolist(), strict=True))
-    pasts = [slice(dataset.offsets[user], position[user]) for user in tests.user.tolist()]
+    targets = split.validation if part == "validation" else split.test
+    law, owner = load_town_law(data), np.searchsorted(dataset.offsets, targets, side="right") - 1
+    position = dict(zip(owner.tolist(), targets.tolist(), strict=True))
+    pasts = [slice(dataset.offsets[user], position[user]) for user in examples.user.tolist()]
     venues = law.index_of(dataset.item_ids)  # the town's number of each item
     found = law.next_given_history([(venues[dataset.items[past]], dataset.timestamps[past]) for past in pasts])
     return torch.from_numpy(found[:, venues] / found[:, venues].sum(1, keepdims=True))
