@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import torch
 
 from benchmarks.measure import seconds, slope
-from dae4rec_core.config import Config, choose_device
+from dae4rec_core.config import PRESETS, Config, choose_device
 from dae4rec_core.method.compensator import Compensator
 from dae4rec_core.method.model import DAE4Rec
+from dae4rec_core.method.variants import make_model
 from dae4rec_core.recommender import Recommender
 
 ITEMS, USERS, TIMESTEPS = 33_278, 1_000, 200
@@ -33,6 +34,14 @@ def time_of(n_items: int = ITEMS, users: int = USERS, dim: int = 64, steps: int 
     """Seconds for ten recommendations to each user, from item ids to item ids."""
     recommender, known = untrained(n_items, dim, (steps,)), histories(n_items, users)
     return seconds(lambda: recommender.recommend_many(known, 10, steps, compensate))
+
+
+def time_of_draws(preset: str, n_items: int = 10_000, draws: int = 1_000) -> float:
+    """Seconds for the distribution over items after one history of 20, from so many draws at S = 10."""
+    torch.manual_seed(0)
+    model = make_model(n_items, PRESETS[preset].replace(neighbours=0.0)).to(choose_device())
+    recommender, [known] = Recommender(model, [str(i) for i in range(n_items)]), histories(n_items, 1)
+    return seconds(lambda: recommender.distribution(known, draws, 10))
 
 
 def table() -> list[dict]:
@@ -62,4 +71,6 @@ def table() -> list[dict]:
     add("users", "growth with users, S = 10", slope(users, [time_of(users=u) for u in users]), "exponent")
     dims = (32, 64, 128, 256)
     add("d", "growth with d, S = 10", slope(dims, [time_of(dim=d) for d in dims]), "exponent")
+    for preset in ("reference", "posterior"):
+        add(f"{preset}, S = 10", "1,000 draws for one user over 10,000 items, d = 128", time_of_draws(preset), "s")
     return rows

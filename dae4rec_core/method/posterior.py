@@ -13,10 +13,9 @@ categorical data, arXiv 2211.15089) call this score interpolation and train it b
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from dae4rec_core.method.beyond import BeyondDAE4Rec
+from dae4rec_core.method.beyond import BeyondDAE4Rec, rank_loss
 from dae4rec_core.method.model import Query, StepNoise, scores
 from dae4rec_core.method.sampling import Predictor
 
@@ -30,34 +29,27 @@ class PosteriorDAE4Rec(BeyondDAE4Rec):
 
     def diffusion_term(self, e_t: Tensor, noise: StepNoise, h: Tensor, history: Tensor, target: Tensor) -> Tensor:
         """-log p(target | e^t, t, h), the mean over the batch, in place of Eq. 5. e_t, h: (B, d); target: (B,)."""
-        g = self.denoiser(e_t, noise.t, h)
-        prior = scores(self.learned_query(g, history, h), self.item_vectors())  # (B, |V|)
-        return F.cross_entropy((prior + self.evidence(e_t, noise.t)).float(), target)
+        prior = self.learned_query(self.denoiser(e_t, noise.t, h), history, h)
+        return rank_loss(self.posterior(prior, e_t, noise.t), self.item_vectors(), target)
 
-    def evidence(self, e_t: Tensor, t: Tensor) -> Tensor:
-        """sqrt(abar_t) e^t . e_v / (1 - abar_t), what e^t says of each item: (B, d), (B,) or (1,) -> (B, |V|)."""
+    def posterior(self, prior: Query, e_t: Tensor, t: Tensor) -> Query:
+        """The query whose softmax is p(v | e^t, t, h): the prior's plus what e^t (B, d) says. t: (B,) or (1,)."""
         level = self.alpha_bar_float[t].unsqueeze(1)
-        return level.sqrt() / (1 - level) * (e_t @ self.clean_vectors().T)
-
-    def clean_vectors(self) -> Tensor:
-        """e_v of all items, sqrt(d) long and without a gradient: (|V|, d)."""
-        return math.sqrt(self.config.model.dim) * self.item_vectors().detach()
+        says = (self.config.model.dim * level).sqrt() / (1 - level) * e_t  # for e_v / |e_v|, where |e_v| = sqrt(d)
+        return prior._replace(vectors=prior.vectors + says)
 
     def predictor(self, h: Tensor, history: Tensor | None = None) -> Predictor:
         """f for a sampler, given h (B, d) and the history (B, L), whose items may gain something."""
         if history is None:
             raise ValueError("The posterior's prior looks at the history itself; give predictor(h, history).")
         g, gains = super().predictor(h), self.learned_query(torch.zeros_like(h), history, h)
-        vectors, items = self.clean_vectors(), self.item_vectors()
-        rows = [slice(i, i + CELLS // len(items) + 1) for i in range(0, len(h), CELLS // len(items) + 1)]
+        items, length = self.item_vectors().detach(), math.sqrt(self.config.model.dim)
+        at_once = max(1, CELLS // len(items))
+        pieces = [slice(first, first + at_once) for first in range(0, len(h), at_once)]
 
         def f(e_t: Tensor, t: Tensor, _: Tensor) -> Tensor:
-            prior = gains._replace(vectors=self.direction(g(e_t, t, h)))
-            means = []
-            for few in rows:
-                logits = scores(prior.of(few), items) + self.evidence(e_t[few], t)
-                means.append(logits.softmax(1) @ vectors)
-            return torch.cat(means)
+            query = self.posterior(gains._replace(vectors=self.direction(g(e_t, t, h))), e_t, t)
+            return length * torch.cat([scores(query.of(rows), items).softmax(1) @ items for rows in pieces])
 
         return f
 

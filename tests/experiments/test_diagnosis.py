@@ -1,15 +1,29 @@
 """The diagnosis of a data set: its figures by hand, its sentences, and that it can be read by machines."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from dae4rec_core.__main__ import main
-from dae4rec_core.config import Config
+from dae4rec_core.config import PRESETS, Config
+from dae4rec_core.data.dataset import prepare
 from dae4rec_core.data.town import make_town
-from dae4rec_core.experiments.diagnosis import diagnose
+from dae4rec_core.experiments.diagnosis import DENSE, FEW, LATE, OFTEN, STRONG, advice, diagnose, training_bytes
+from dae4rec_core.method.variants import make_model
+
+RESULTS = Path(__file__).parents[2] / "results"
+RULES = ["popularity", "recency", "first-order transitions", "symmetric transitions", "sequential rules"]
+CALM = {  # data that ask for nothing special
+    "best counting": "recency",
+    "HR@10 of recency": 0.2,
+    "returns": 0.05,
+    "density": 0.01,
+    "training after the test": 0.02,
+    "training examples": 5_000,
+}
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +47,7 @@ def test_figures_by_hand(data, findings):
     assert findings["rows"].value == len(frame) + 10
     assert findings["duplicates"].value == pytest.approx(10 / (len(frame) + 10))
     assert findings["kept"].value == 1.0
+    assert findings["training examples"].value == len(frame) + 10 - 3 * 150
     kind = items.set_index("item_id")["category"]
     # training is all but a user's last two; the ten doubled rows belong to the first users
     doubled = pd.concat([frame, frame.head(10)]).sort_values(["user_id", "timestamp"], kind="stable")
@@ -54,6 +69,7 @@ def test_every_finding_is_one_sentence(findings):
     reached = {name.removeprefix("HR@10 of "): f.value for name, f in findings.items() if name.startswith("HR@10 of ")}
     assert reached[best] == max(reached.values())
     assert findings["seconds of reference"].value > 0
+    assert 0.1 < findings["memory in GiB"].value < 100
 
 
 def test_positions_are_told_from_moments(tmp_path):
@@ -75,3 +91,130 @@ def test_the_command_prints_sentences_or_json(data, capsys):
     assert {"name", "value", "sentence"} == set(found[0])
     assert main(["diagnose", "--data", "nowhere.csv"]) == 2
     assert "nowhere.csv" in capsys.readouterr().err
+
+
+def advised(changes=(), **config):
+    """Findings by name for calm data with some facts changed."""
+    found = advice(CALM | dict(changes), Config().replace(**config))
+    return {finding.name: finding for finding in found}
+
+
+def test_calm_data_ask_for_improved_alone():
+    found = advised()
+    assert set(found) == {"preset", "similarity"} and found["preset"].value == "improved"
+    assert "5.0%" in found["preset"].sentence and "ranking term" in found["preset"].sentence
+    assert found["similarity"].value == "graph" and "1.00%" in found["similarity"].sentence
+
+
+@pytest.mark.parametrize(
+    ("fact", "threshold", "name", "number"),
+    [
+        ("HR@10 of recency", STRONG, "strong counting", "recency reaches 30.0%"),
+        ("returns", OFTEN, "repeats", "10.0%"),
+        ("training after the test", LATE, "split", "10.0%"),
+    ],
+)
+def test_a_number_at_its_threshold_changes_the_advice(fact, threshold, name, number):
+    found = advised({fact: threshold})
+    assert set(found) == {"preset", "similarity", name} and number in found[name].sentence
+    assert set(advised({fact: threshold - 0.001})) == {"preset", "similarity"}
+
+
+def test_few_examples_are_said():
+    assert "999 next items" in advised({"training examples": FEW - 1})["few examples"].sentence
+    assert "few examples" not in advised({"training examples": FEW})
+
+
+def test_a_dense_graph_asks_for_counts():
+    found = advised({"density": DENSE})["similarity"]
+    assert found.value == "counts" and "5.0%" in found.sentence and "--similarity counts" in found.sentence
+
+
+def test_returns_are_a_reason_for_improved():
+    assert "10.0% of the training interactions here are returns" in advised({"returns": OFTEN})["preset"].sentence
+
+
+def test_what_is_already_so_is_not_advised():
+    often, late = {"returns": 0.5}, {"training after the test": 0.5}
+    assert "repeats" in advised(often) and "repeats" not in advised(often, repeats="drop_consecutive")
+    assert "split" in advised(late) and "split" not in advised(late, split="global_time")
+    assert "split" not in advised(late | {"timestamps": "positions"})
+
+
+def test_the_advice_says_what_the_results_hold():
+    runs = pd.read_csv(RESULTS / "runs.csv")
+    test = runs[(runs["study"] == "main") & (runs["part"] == "test")]
+    rules = test[test["variant"].isin(RULES)].groupby(["data", "filter"])["HR@10"].max()
+    ours = test[(test["method"] == "DAE4Rec improved") & (test["variant"] == "S=10 + compensator")]
+    ahead = ours.groupby(["data", "filter"])["HR@10"].mean()[rules.index] / rules - 1
+    assert (rules >= STRONG).sum() >= 3
+    assert ahead[rules >= STRONG].between(0, 0.25).all()
+    tried = pd.read_csv(RESULTS / "similarity.csv")
+    tried = tried[(tried["part"] == "validation") & (tried["S"].astype(str) == "1")]
+    means = (100 * tried.groupby(["data", "similarity"])["HR@10"].mean()).unstack()
+    assert means.loc["town", ["graph", "counts"]].round(1).tolist() == [23.7, 29.3]
+    assert abs(means.loc["gowalla", "counts"] - means.loc["gowalla", "graph"]) < 0.5
+
+
+def test_memory_is_the_sum_of_its_terms(data):
+    config = PRESETS["improved"].replace(k_core=1)
+    dataset, split = prepare(data[0], config)
+
+    def grown(**changes):
+        return training_bytes(dataset, split, config.replace(**changes)) - training_bytes(dataset, split, config)
+
+    examples = len(data[1]) + 10 - 3 * 150
+    assert grown(batch_size=513) == 4 * 4 * dataset.n_items
+    places = 128 + 1 + 128  # an embedding of the place, and what Returns learns for it
+    assert grown(max_len=51) == 4 * 8 * examples + 5 * 4 * places
+    parameters = [
+        sum(p.numel() for p in make_model(dataset.n_items, c).parameters()) for c in (config, config.replace(dim=64))
+    ]
+    assert grown(dim=64) == 5 * 4 * (parameters[1] - parameters[0])
+
+
+BAD = {
+    "empty": ("", [], ["is empty", "needs a header"]),
+    "only a header": ("user_id,item_id,timestamp\n", [], ["no rows", "add interactions"]),
+    "one user": (
+        "user_id,item_id,timestamp\n" + "".join(f"ada,i{n % 3},{n}\n" for n in range(30)),
+        ["--k-core", "1"],
+        ["one user only (ada)", "add those of others"],
+    ),
+    "nothing after the k-core": (
+        "user_id,item_id,timestamp\n" + "".join(f"u{n // 4},i{n},{n}\n" for n in range(40)),
+        [],
+        ["5-core filter", "lower k_core"],
+    ),
+    "no step in training": (
+        "user_id,item_id,timestamp\n" + "".join(f"u{n // 3},i{n % 3},{n}\n" for n in range(30)),
+        ["--k-core", "1"],
+        ["users: 10, items: 3", "give longer histories"],
+    ),
+    "one item": (
+        "user_id,item_id,timestamp\n" + "".join(f"u{n // 6},i0,{n}\n" for n in range(60)),
+        [],
+        ["users: 10, items: 1", "lower k_core"],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_ends_in_one_sentence(what, tmp_path, capsys):
+    text, options, words = BAD[what]
+    path = tmp_path / "visits.csv"
+    path.write_text(text)
+    assert main(["diagnose", "--data", str(path), *options]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and err.endswith(".\n") and str(path) in err
+    assert all(word in err for word in words), err
+
+
+def test_an_attribute_that_no_step_knows_is_left_out(tmp_path):
+    rows = [
+        (f"u{u}", f"i{(u + t) % 9}", t, {0: "cafe", 4: "park"}.get((u + t) % 9)) for u in range(30) for t in range(6)
+    ]
+    columns = ["user_id", "item_id", "timestamp", "kind"]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "visits.csv", index=False)
+    found = diagnose(tmp_path / "visits.csv", Config().replace(dim=8, hidden=8, gae_steps=5), "cpu")
+    assert "same kind" not in {finding.name for finding in found}

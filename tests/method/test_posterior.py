@@ -67,7 +67,7 @@ def test_its_loss_is_the_cross_entropy_of_bayes_rule_and_of_the_ranking_term():
     noise = StepNoise(torch.tensor([2, 11, 20]), torch.randn(3, DIM), torch.randn(3, DIM))
     h, rows, last = model.condition(HISTORY), np.arange(3), torch.full((1,), 20)
     e_t = add_noise(model.clean(target), noise.t, noise.eps, model.alpha_bar)
-    items = model.clean_vectors().double().numpy()
+    items = model.clean(torch.arange(ITEMS)).double().numpy()
     level = model.alpha_bar[noise.t].numpy()[:, None]
     apart = ((e_t.double().numpy()[:, None] - np.sqrt(level)[:, None] * items) ** 2).sum(-1)  # (3, |V|)
     at_t = log_softmax(prior_of(model, e_t, noise.t, h) - apart / (2 * (1 - level)), axis=1)[rows, target]
