@@ -43,7 +43,9 @@ def test_every_run_has_a_key_of_its_own_and_a_configuration_that_exists(ring):
     assert len({unit.key for unit in found}) == len(found)
     for unit in found:
         if unit.preset:
-            assert grid.config_of(unit, *ring).data.repeats == grid.FILTERS[unit.filter]
+            data = grid.config_of(unit, *ring).data
+            assert data.repeats == grid.FILTERS[unit.filter.removesuffix(grid.BY_TIME)]
+            assert (data.split == "global_time") == (unit.study == "by time")
 
 
 def test_large_sets_get_fewer_epochs():

@@ -1,10 +1,10 @@
 """Lists of variable length that hold the next item 9 times in 10: split conformal prediction (Vovk et al. 2005).
 
 Any p(v | history) orders the items; how far down the true ones stand on validation answers says how far a list must
-reach. Of n validation answers, the set at a level holds all items that are less strange than the ceil((n + 1) level)-th
-strangest true one. If test answers were exchangeable with validation answers, the set would hold the answer with at
-least that probability, whatever p is; a bad p pays with longer sets. Here they are not quite: a user's test answer
-comes one step after the validation answer. Coverage on test is therefore measured, never assumed.
+reach. Of n validation answers, the set at a level holds all items that are no stranger than the ceil((n + 1) level)-th
+of the true ones, the least strange first. If test answers were exchangeable with validation answers, the set would hold
+the answer with at least that probability, whatever p is; a bad p pays with longer sets. Here they are not quite: a
+user's test answer comes one step after the validation answer. Coverage on test is therefore measured, never assumed.
 
 `crepes` (Boström 2022) does the counting, also group by group (Mondrian), so that each group has its own guarantee.
 """
@@ -26,7 +26,7 @@ def one_minus_p(p: Tensor) -> Tensor:
 
 
 def mass_above(p: Tensor) -> Tensor:
-    """The mass of the items that are likelier than v: sets that are long for users who are hard to tell, short for others.
+    """The mass of the items that are likelier than v: long sets for users who are hard to tell, short ones for others.
 
     Romano, Sesia, Candes 2020, without their random tie-breaking. p and result: (N, |V|).
     """
@@ -40,9 +40,9 @@ STRANGENESS = {"1 - p": one_minus_p, "mass above": mass_above}
 class ConformalSets:
     """Sets of items at any level, calibrated on held-out answers.
 
-    p: (N, |V|) p(v | history) of validation answers; target: (N,) these answers; groups: (N,) whole numbers, or None for
-    one guarantee over all. strangeness: a name of STRANGENESS. Raises ValueError for shapes that don't belong together,
-    or numbers that are no probabilities.
+    p: (N, |V|) p(v | history) of validation answers; target: (N,) these answers; groups: (N,) whole numbers, or None
+    for one guarantee over all. strangeness: a name of STRANGENESS. Raises ValueError for shapes that don't belong
+    together, or numbers that are no probabilities.
     """
 
     def __init__(self, p: Tensor, target: Tensor, groups: np.ndarray | None = None, strangeness: str = "1 - p"):
@@ -52,14 +52,11 @@ class ConformalSets:
         self.classifier = ConformalClassifier()
         self.classifier.fit(own.double().numpy(), bins=groups)
 
-    def sets(self, p: Tensor, level: float, groups: np.ndarray | None = None) -> Tensor:
-        """Which items are in each user's set at a level such as 0.9: (N, |V|) booleans.
+    def p_values(self, p: Tensor, groups: np.ndarray | None = None) -> Tensor:
+        """The share of true items, of validation and this one, that are at least as strange: (N, |V|).
 
-        p: (N, |V|); groups: (N,), those of the calibration. Raises ValueError for a level outside 0..1, or groups that
-        were not calibrated.
+        p: (N, |V|); groups: (N,), those of the calibration. Raises ValueError for groups that were not calibrated.
         """
-        if not 0 < level < 1:
-            raise ValueError(f"level is {level}; give a number between 0 and 1, such as 0.9.")
         _check(p, groups)
         if (groups is None) != (self.known is None):
             raise ValueError("Groups were given either here or in the calibration; give them to both or to neither.")
@@ -71,9 +68,17 @@ class ConformalSets:
         for start in range(0, len(p), at_once):
             rows = slice(start, start + at_once)
             alphas = self.strangeness(p[rows]).double().numpy()
-            bins = None if groups is None else groups[rows]
-            found.append(self.classifier.predict_set(alphas, bins, confidence=level, smoothing=False))
-        return torch.from_numpy(np.concatenate(found)).bool()
+            found.append(self.classifier.predict_p(alphas, None if groups is None else groups[rows], smoothing=False))
+        return torch.from_numpy(np.concatenate(found))
+
+    def sets(self, p: Tensor, level: float, groups: np.ndarray | None = None) -> Tensor:
+        """Which items are in each user's set at a level such as 0.9: (N, |V|) booleans, p-value > 1 - level.
+
+        p and groups as in `p_values`. Raises ValueError for a level outside 0..1.
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"level is {level}; give a number between 0 and 1, such as 0.9.")
+        return self.p_values(p, groups) > 1 - level
 
 
 def conformal_rows(
@@ -88,8 +93,9 @@ def conformal_rows(
     for strangeness in STRANGENESS:
         for by_group in (False, True):
             chosen = ConformalSets(*before[:2], before[2] if by_group else None, strangeness)
+            p_values = chosen.p_values(p, groups if by_group else None)
             for level in LEVELS:
-                sets = chosen.sets(p, level, groups if by_group else None)
+                sets = p_values > 1 - level
                 held = sets.gather(1, target.unsqueeze(1)).squeeze(1).numpy()
                 size = sets.sum(1).numpy()
                 for group in ("all", *np.unique(groups).tolist()):

@@ -58,19 +58,20 @@ class BeyondDAE4Rec(DAE4Rec):
 
     def forward(self, history: Tensor, target: Tensor, noise: StepNoise) -> Tensor:
         """L_Diff, where the blind see `nothing` in place of h, plus gamma times the ranking term. A scalar."""
-        e_t = add_noise(self.clean(target), noise.t, noise.eps, self.alpha_bar_float)  # (B, d)
+        e_0 = self.clean(target)  # (B, d)
         h = self.condition(history)  # (B, d)
-        loss = self.diffusion_term(e_t, noise, h, history, target)
+        loss = self.diffusion_term(e_0, noise, h, history, target)
         if noise.x_T is None:
             return loss
         last = torch.full((1,), self.config.diffusion.timesteps, device=h.device)
         return loss + self.ranking_term(self.denoiser(noise.x_T, last, h), history, h, target)
 
-    def diffusion_term(self, e_t: Tensor, noise: StepNoise, h: Tensor, history: Tensor, target: Tensor) -> Tensor:
-        """L_Diff (Eq. 5) of noised answers e_t (B, d). h: (B, d); history: (B, L); target: (B,). A scalar."""
+    def diffusion_term(self, e_0: Tensor, noise: StepNoise, h: Tensor, history: Tensor, target: Tensor) -> Tensor:
+        """L_Diff (Eq. 5) of answers e_0 (B, d). h: (B, d); history: (B, L); target: (B,). A scalar."""
+        e_t = add_noise(e_0, noise.t, noise.eps, self.alpha_bar_float)
         if self.nothing is not None and noise.blind is not None:
             h = torch.where(noise.blind.unsqueeze(1), self.nothing, h)
-        return diffusion_loss(self.clean(target), self.denoiser(e_t, noise.t, h), self.lambda_t[noise.t])
+        return diffusion_loss(e_0, self.denoiser(e_t, noise.t, h), self.lambda_t[noise.t])
 
     def ranking_term(self, e_0: Tensor, history: Tensor, h: Tensor, target: Tensor) -> Tensor:
         """gamma times the cross-entropy of the answers among all items, given predicted e^0 (B, d). A scalar.

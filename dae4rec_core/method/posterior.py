@@ -18,6 +18,7 @@ from torch import Tensor
 from dae4rec_core.method.beyond import BeyondDAE4Rec, rank_loss
 from dae4rec_core.method.model import Query, StepNoise, scores
 from dae4rec_core.method.sampling import Predictor
+from dae4rec_core.method.schedule import add_noise
 
 CELLS = 2**22  # logits held at once: 16 MB
 
@@ -27,8 +28,9 @@ class PosteriorDAE4Rec(BeyondDAE4Rec):
 
     ranks_by_draw = False
 
-    def diffusion_term(self, e_t: Tensor, noise: StepNoise, h: Tensor, history: Tensor, target: Tensor) -> Tensor:
-        """-log p(target | e^t, t, h), the mean over the batch, in place of Eq. 5. e_t, h: (B, d); target: (B,)."""
+    def diffusion_term(self, e_0: Tensor, noise: StepNoise, h: Tensor, history: Tensor, target: Tensor) -> Tensor:
+        """-log p(target | e^t, t, h), the mean over the batch, in place of Eq. 5. e_0, h: (B, d); target: (B,)."""
+        e_t = add_noise(e_0, noise.t, noise.eps, self.alpha_bar_float)
         prior = self.learned_query(self.denoiser(e_t, noise.t, h), history, h)
         return rank_loss(self.posterior(prior, e_t, noise.t), self.item_vectors(), target)
 

@@ -39,8 +39,8 @@ def test_sets_are_split_conformal_by_sorting(kind, level):
 
 @pytest.mark.parametrize("kind", STRANGENESS)
 def test_coverage_is_the_level_even_for_a_bad_p_which_pays_in_length(kind):
-    before, target = drawn(4000, 2)
-    p, answer = drawn(4000, 3)
+    before, target = drawn(2000, 2)
+    p, answer = drawn(2000, 3)
     sizes = []
     for wrong in (0.0, 0.9):  # as much of an even p mixed in, for both parts
         mixed = [
@@ -48,25 +48,25 @@ def test_coverage_is_the_level_even_for_a_bad_p_which_pays_in_length(kind):
         ]
         sets = ConformalSets(mixed[0], target, strangeness=kind).sets(mixed[1], 0.9)
         coverage = sets.gather(1, answer.unsqueeze(1)).double().mean().item()
-        assert abs(coverage - 0.9) < 4 * math.sqrt(0.9 * 0.1 / 4000 * 2)  # errors of both parts
+        assert abs(coverage - 0.9) < 4 * math.sqrt(0.9 * 0.1 / 2000 * 2)  # errors of both parts
         sizes.append(sets.sum(1).double().mean().item())
     assert sizes[0] < 0.8 * sizes[1]
 
 
 def test_groups_calibrated_apart_are_each_covered():
     """One group's p is right, the other's is even: one guarantee over all covers neither as promised."""
-    before, target = drawn(4000, 4, sharp=3.0)
-    p, answer = drawn(4000, 5, sharp=3.0)
-    groups = np.arange(4000) % 2
+    before, target = drawn(2000, 4, sharp=3.0)
+    p, answer = drawn(2000, 5, sharp=3.0)
+    groups = np.arange(2000) % 2
     for part in (before, p):
-        part[1::2] = 1 / ITEMS + 1e-6 * torch.rand(2000, ITEMS, generator=torch.Generator().manual_seed(6)).double()
+        part[1::2] = 1 / ITEMS + 1e-6 * torch.rand(1000, ITEMS, generator=torch.Generator().manual_seed(6)).double()
     found = pd.DataFrame(conformal_rows((before, target, groups), (p, answer, groups)))
     rows = found[(found["strangeness"] == "1 - p") & (found["level"] == 0.8)].set_index(["by group", "group"])
     for group in (0, 1):
         assert abs(rows.loc[(True, group), "coverage"] - 0.8) < 0.05
         assert abs(rows.loc[(False, group), "coverage"] - 0.8) > 0.08
     assert abs(rows.loc[(False, "all"), "coverage"] - 0.8) < 0.03
-    assert len(found) == len(STRANGENESS) * 2 * len(LEVELS) * 3 and (rows["users"] == [4000, 2000, 2000] * 2).all()
+    assert len(found) == len(STRANGENESS) * 2 * len(LEVELS) * 3 and (rows["users"] == [2000, 1000, 1000] * 2).all()
 
 
 def test_a_higher_level_holds_the_lower_one():
