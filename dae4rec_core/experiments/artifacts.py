@@ -2,6 +2,7 @@
 
 `make artifacts` writes data/artifacts/<name of the data>/:
     checkpoint/        the recommender (seed 0, default delta) with compensators for every S in `sampling_steps`
+    posterior/         a recommender whose draws are a distribution (preset posterior, seed 0), for notebook 09
     curves.csv         validation metrics by epoch, for every delta
     steps.csv          tidy sweep over S and seeds at the default delta, with baselines and the Markov chain
     compensators.csv   compensators at other S than their own, without e^{tau_1}, and what needs none, every seed
@@ -21,7 +22,7 @@ import torch
 from safetensors.torch import save_file
 
 from dae4rec_core import checkpoint
-from dae4rec_core.config import Config
+from dae4rec_core.config import PRESETS, Config
 from dae4rec_core.data.dataset import Dataset, Split, held_out, prepare
 from dae4rec_core.events import Callback
 from dae4rec_core.experiments.compensators import compensator_rows
@@ -35,6 +36,7 @@ from dae4rec_core.experiments.evaluation import (
     train_compensators,
 )
 from dae4rec_core.experiments.solvers import reference_rows, solver_rows
+from dae4rec_core.training import fit
 
 ARTIFACTS = Path("data/artifacts")
 SEEDS = (0, 1, 2)
@@ -88,8 +90,24 @@ def make_artifacts(
                 checkpoint.save(recommender, folder / "checkpoint", half=True, data=dataset.name)
     pd.concat(curves).to_csv(folder / "curves.csv", index=False, float_format="%.6g")
     save_file(embeddings, folder / "embeddings.safetensors")
+    write_posterior(dataset, split, config, folder, device, callbacks)
     write_times(dataset, split, folder)
     return folder
+
+
+def write_posterior(
+    dataset: Dataset,
+    split: Split,
+    config: Config,
+    folder: Path,
+    device: str | torch.device = "auto",
+    callbacks: Sequence[Callback] = (),
+) -> None:
+    """Train the preset posterior, in all that it leaves open as `config` is, and save it with half precision."""
+    theirs, defaults = PRESETS["posterior"].to_dict(), Config().to_dict()
+    changes = {name: value for part in theirs for name, value in theirs[part].items() if value != defaults[part][name]}
+    recommender = fit(dataset, split, config.replace(**changes), device, callbacks)
+    checkpoint.save(recommender, folder / "posterior", half=True, data=dataset.name)
 
 
 def write_times(dataset: Dataset, split: Split, folder: Path) -> None:

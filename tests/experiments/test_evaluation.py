@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from dae4rec_core import checkpoint
+from dae4rec_core.config import PRESETS
 from dae4rec_core.data.dataset import held_out, prepare
 from dae4rec_core.data.town import load_town_law, write_town
 from dae4rec_core.events import History
@@ -185,6 +186,8 @@ def test_artifacts_hold_what_the_notebooks_load(ring_csv, tmp_path, tiny):
     recommender = checkpoint.load(folder / "checkpoint", "cpu")
     assert sorted(recommender.compensators) == sampling_steps(config.diffusion.timesteps) == [1, 2, 5, 10]
     assert recommender.z_star.shape == recommender.model.embedding.weight.shape
+    drawn = checkpoint.load(folder / "posterior", "cpu").model.config
+    assert drawn.beyond == PRESETS["posterior"].beyond and drawn.model.dim == config.model.dim
     steps = pd.read_csv(folder / "steps.csv")
     assert set(steps["S"].dropna()) == {"1", "2", "5", "10", "markov"} and set(steps["seed"].dropna()) == {0, 1, 2}
     embeddings = load_file(folder / "embeddings.safetensors")
