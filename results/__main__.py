@@ -1,6 +1,4 @@
-"""python -m results search | run | understand | similarity | clouds | tables: all that the notebooks read of results/.
-
-`make results` does all.
+"""Studies, each a word behind `python -m results`: they make what the notebooks read. `make results` does all.
 """
 
 import argparse
@@ -11,15 +9,22 @@ from pathlib import Path
 
 import torch
 
-from results import clouds, grid, search, similarity, tables, understand
+from results import clouds, conformal, grid, search, similarity, tables, understand
 from results.plan import units
 
+# studies with a table of their own, and the real data sets that each needs
+WRITERS: dict[str, tuple[Callable[[Path], object], set[str]]] = {
+    "understand": (understand.write, {understand.DATA}),
+    "similarity": (similarity.write, {data for data, _ in similarity.SETS}),
+    "clouds": (clouds.write, {data for data, _ in clouds.SETS}),
+    "conformal": (conformal.write, {data for data, _ in clouds.SETS}),
+}
 STUDIES = "only these: tiny, main, 'table 3', 'figure 3', 'figure 4', beyond, towns, 'by time'"
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m results", description=__doc__)
-    parser.add_argument("what", nargs="+", choices=["search", "run", "understand", "similarity", "clouds", "tables"])
+    parser.add_argument("what", nargs="+", choices=["search", "run", *WRITERS, "tables"])
     parser.add_argument("--data", default="../shared/data", help="folder of the real data sets (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, one thread each (default: 2)")
     parser.add_argument("--study", nargs="+", help=STUDIES)
@@ -40,9 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
     ]
     needed = {unit.data for unit in todo if not unit.data.startswith("town")}
     needed |= {search.DATA} if "search" in options.what else set()
-    needed |= {understand.DATA} if "understand" in options.what else set()
-    needed |= {data for data, _ in similarity.SETS} - {"town"} if "similarity" in options.what else set()
-    needed |= {data for data, _ in clouds.SETS} - {"town"} if "clouds" in options.what else set()
+    for what in set(options.what) & set(WRITERS):
+        needed |= WRITERS[what][1] - {"town"}
     try:
         missing = sorted(name for name in needed if not (folder / name).is_dir())
         if missing:
@@ -56,12 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
         if "run" in options.what:
             print(f"{len(todo)} of {len(units())} runs to go", flush=True)
             in_parallel(options.workers, run_and_tell, [(unit, folder) for unit in todo])
-        if "understand" in options.what:
-            understand.write(folder)
-        if "similarity" in options.what:
-            similarity.write(folder)
-        if "clouds" in options.what:
-            clouds.write(folder)
+        for what, (write, _) in WRITERS.items():
+            if what in options.what:
+                write(folder)
         if "tables" in options.what:
             grid.ceiling().to_csv(grid.FOLDER / "ceiling.csv", index=False, float_format="%.5g", encoding="utf-8")
             runs = tables.gather()

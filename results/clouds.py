@@ -42,6 +42,8 @@ SETS = (("town", "raw"), ("gowalla", "first visits"))
 OURS = {"DAE4Rec": "reference", "DAE4Rec improved": "improved", "DAE4Rec posterior": "posterior"}
 USERS = 300
 DRAWS = 300
+MANY = 2000  # draws at S = 10, on the town: what of a distance is that the draws are few
+MORE = ", many draws"  # behind a method's name: as a unit of work of its own
 STEPS = {"town": (1, 2, 5, 10, 20), "gowalla": (1, 10)}
 TABLE, RELIABILITY = grid.FOLDER / "clouds.csv", grid.FOLDER / "reliability.csv"
 BETTER = grid.FOLDER / "better_clouds.csv"
@@ -72,6 +74,7 @@ def write(folder: Path) -> None:
     """Measure what the cache lacks and write the three tables. folder: where the real data sets are."""
     units = [(*where, "no training", 0) for where in SETS]
     units += [(*where, name, seed) for where in SETS for seed in grid.SEEDS for name in (*OURS, "SASRec")]
+    units += [("town", "raw", name + MORE, seed) for seed in grid.SEEDS for name in OURS]
     for kind, path in (("rows", TABLE), ("reliability", RELIABILITY)):
         tables = [cached(kind, *unit, folder) for unit in units]
         pd.concat(tables).assign(rules=grid.RULES).to_csv(path, index=False, float_format="%.4g", encoding="utf-8")
@@ -110,7 +113,7 @@ def measure(data: str, name: str, method: str, seed: int, folder: Path) -> Itera
     dataset, split = grid.load(data, name, folder)
     bench = bench_of(data, name, folder)
     for row, p in rows(data, name, method, seed, folder, bench):
-        facts = {key: row[key] for key in ("method", "kind", "S", "compensator") if key in row}
+        facts = {key: row[key] for key in ("method", "kind", "S", "compensator", "draws") if key in row}
         yield row, [facts | found for found in reliability(p, bench.test)]
 
 
@@ -128,6 +131,10 @@ def rows(data: str, name: str, method: str, seed: int, folder: Path, bench: Benc
         found = grid.run_peer(unit, dataset, split, None, parts, limit=USERS, scores=True)
         before, after = (torch.from_numpy(found[f"{part}_scores"]).double().softmax(1) for part in parts)
         yield from rows_of_probabilities(method, before, after, bench, fitted=True)
+    elif method.endswith(MORE):
+        method = method.removesuffix(MORE)
+        recommender = trained(data, name, seed, OURS[method], {}, folder)
+        yield from rows_of_draws(method, recommender, bench, grid.S, False, MANY)
     else:
         recommender = trained(data, name, seed, OURS[method], {}, folder)
         before, after = (softmax_of(recommender)(part) for part in (bench.validation, bench.test))
@@ -157,16 +164,19 @@ def rows_of_the_law(data: str, name: str, folder: Path, bench: Bench) -> Iterato
     assert bench.law is not None and before is not None
     yield {"method": "the law", "kind": "as it is", **cloud_row(bench, before, bench.law)}, bench.law
 
-    def own(law: Tensor) -> Tensor:
-        drawn = torch.multinomial(law, DRAWS, replacement=True, generator=stream(0, "judging"))
+    def own(law: Tensor, draws: int) -> Tensor:
+        drawn = torch.multinomial(law, draws, replacement=True, generator=stream(0, "judging"))
         return shares_of(drawn, dataset.n_items)
 
-    drawn = own(bench.law)
-    yield {"method": "the law", "kind": "nearest", **cloud_row(bench, own(before), drawn)}, drawn
+    for draws in (DRAWS, MANY):
+        drawn = own(bench.law, draws)
+        row = {"method": "the law", "kind": "nearest", "draws": draws}
+        yield row | cloud_row(bench, own(before, draws), drawn), drawn
     model = trained(data, name, 0, "reference", {}, folder).model
     for steps in STEPS[data]:
         found = [draws_by_exact_f(model, p.clamp(min=1e-30).log(), steps, DRAWS) for p in (before, bench.law)]
-        yield {"method": "exact f of the law", "S": steps, "kind": "nearest", **cloud_row(bench, *found)}, found[1]
+        row = {"method": "exact f of the law", "S": steps, "kind": "nearest", "draws": DRAWS}
+        yield row | cloud_row(bench, *found), found[1]
 
 
 # ---- what makes the cloud better, on validation ----------------------------------------------------------------------

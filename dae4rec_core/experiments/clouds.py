@@ -275,7 +275,7 @@ def rows_of_draws(
     """(row, p on test) of the nearest items of the draws, and of a kernel whose width is fitted on validation."""
     draw, model = draws_of(recommender, steps, compensate, draws), recommender.model
     e_validation, e_test = draw(bench.validation), draw(bench.test)
-    shared = {"method": name, "S": steps, "compensator": compensate}
+    shared = {"method": name, "S": steps, "compensator": compensate, "draws": draws}
     shared["overlap"] = overlap(recommender, bench.test, steps, compensate)
     fitted = fit_width(model, newest(recommender, bench.validation), e_validation, bench.validation.target)
     for kind, width in (("nearest", 0.0), ("kernel", fitted)):
