@@ -80,7 +80,7 @@ peers: .venv-peers/installed
 	@touch $@
 
 results: .venv/installed peers
-	$(BIN)/python -m results search run understand similarity clouds conformal tables --data $(REAL)
+	$(BIN)/python -m results search run understand similarity clouds conformal maps tables --data $(REAL)
 
 # beside the pins of the rest: what only the site, the demo and the browser tests need
 .venv/browser: .venv/installed

@@ -68,4 +68,4 @@ def total_variation(p: Tensor, q: Tensor) -> Tensor:
 
 def entropy(p: Tensor) -> Tensor:
     """-sum_v p_v log2 p_v of each row, in bits: (B, |V|) -> (B,)."""
-    return -torch.special.xlogy(p, p).sum(1) / math.log(2)
+    return torch.special.entr(p).sum(1) / math.log(2)

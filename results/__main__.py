@@ -1,5 +1,4 @@
-"""Studies, each a word behind `python -m results`: they make what the notebooks read. `make results` does all.
-"""
+"""Studies, each a word behind `python -m results`: they make what the notebooks read. `make results` does all."""
 
 import argparse
 import sys
@@ -9,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from results import clouds, conformal, grid, search, similarity, tables, understand
-from results.plan import units
+from results import clouds, conformal, grid, maps, search, similarity, tables, understand
+from results.plan import PREDICTED, units
 
 # studies with a table of their own, and the real data sets that each needs
 WRITERS: dict[str, tuple[Callable[[Path], object], set[str]]] = {
@@ -18,8 +17,9 @@ WRITERS: dict[str, tuple[Callable[[Path], object], set[str]]] = {
     "similarity": (similarity.write, {data for data, _ in similarity.SETS}),
     "clouds": (clouds.write, {data for data, _ in clouds.SETS}),
     "conformal": (conformal.write, {data for data, _ in clouds.SETS}),
+    "maps": (maps.write, {*grid.REAL, *(data for data, _ in PREDICTED)}),
 }
-STUDIES = "only these: tiny, main, 'table 3', 'figure 3', 'figure 4', beyond, towns, 'by time'"
+STUDIES = "only these: tiny, main, 'table 3', 'figure 3', 'figure 4', beyond, towns, 'by time', prediction"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -6,10 +6,9 @@ better_clouds.csv, where settings of the cloud are compared on validation alone.
 """
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -53,6 +52,7 @@ TRAINED: dict[str, tuple[str, dict]] = {
     "reference": ("reference", {}),
     "reference, counts": ("reference", {"similarity": "counts"}),
     "reference, wide and deep f": ("reference", {"hidden": 512, "depth": 4}),
+    "reference, guidance": ("reference", {"unconditional": 0.1, "guidance": 1.0}),
     "improved": ("improved", {}),
     "improved, free geometry": ("improved", {"geometry": "free"}),
     "posterior": ("posterior", {}),
@@ -71,34 +71,14 @@ ALL_CHAINS = ("reference", "improved", "posterior")  # of the others, only the f
 
 
 def write(folder: Path) -> None:
-    """Measure what the cache lacks and write the three tables. folder: where the real data sets are."""
+    """Measure what the three tables lack, the town first. folder: where the real data sets are."""
     units = [(*where, "no training", 0) for where in SETS]
     units += [(*where, name, seed) for where in SETS for seed in grid.SEEDS for name in (*OURS, "SASRec")]
     units += [("town", "raw", name + MORE, seed) for seed in grid.SEEDS for name in OURS]
-    for kind, path in (("rows", TABLE), ("reliability", RELIABILITY)):
-        tables = [cached(kind, *unit, folder) for unit in units]
-        pd.concat(tables).assign(rules=grid.RULES).to_csv(path, index=False, float_format="%.4g", encoding="utf-8")
-    better = [cached_better(name, seed) for seed in grid.SEEDS for name in TRAINED]
-    pd.concat(better).assign(rules=grid.RULES).to_csv(BETTER, index=False, float_format="%.4g", encoding="utf-8")
-
-
-def cached(kind: str, data: str, name: str, method: str, seed: int, folder: Path) -> pd.DataFrame:
-    """The rows of one method and seed, or what they say of reliability, from the cache or measured now."""
-    stem = "-".join(["clouds", data, name, method, str(seed)]).replace(" ", "_")
-    files = {which: grid.CACHE / f"{stem}-{which}.csv" for which in ("rows", "reliability")}
-    if not all(file.is_file() for file in files.values()):
-        found = list(measure(data, name, method, seed, folder))
-        tables = {
-            "rows": pd.DataFrame([row for row, _ in found]),
-            "reliability": pd.DataFrame([row for _, rows in found for row in rows]),
-        }
-        grid.CACHE.mkdir(parents=True, exist_ok=True)
-        for which, table in tables.items():
-            table.insert(0, "data", data)
-            table.insert(1, "filter", name)
-            table.insert(2, "seed", seed)
-            table.to_csv(files[which], index=False, float_format="%.6g", encoding="utf-8")
-    return grid.read_csv(files[kind])
+    units.sort(key=lambda unit: unit[0] != "town")
+    grid.fill((TABLE, RELIABILITY), ("data", "filter", "unit", "seed"), units, partial(measure, folder=folder))
+    models = [(name, seed) for seed in grid.SEEDS for name in TRAINED]
+    grid.fill((BETTER,), ("model", "seed"), models, lambda name, seed: [list(better_rows(name, seed))])
 
 
 @lru_cache(maxsize=2)
@@ -108,13 +88,15 @@ def bench_of(data: str, name: str, folder: Path) -> Bench:
     return make_bench(grid.place_of(data, folder), dataset, split, config, USERS)
 
 
-def measure(data: str, name: str, method: str, seed: int, folder: Path) -> Iterator[tuple[dict, list[dict]]]:
-    """(row, rows of reliability) for everything that is measured of one method."""
-    dataset, split = grid.load(data, name, folder)
+def measure(data: str, name: str, method: str, seed: int, folder: Path) -> tuple[list[dict], list[dict]]:
+    """Rows of TABLE and of RELIABILITY for everything that is measured of one method."""
     bench = bench_of(data, name, folder)
+    found, bins = [], []
     for row, p in rows(data, name, method, seed, folder, bench):
         facts = {key: row[key] for key in ("method", "kind", "S", "compensator", "draws") if key in row}
-        yield row, [facts | found for found in reliability(p, bench.test)]
+        found.append(row)
+        bins += [facts | binned for binned in reliability(p, bench.test)]
+    return found, bins
 
 
 def rows(data: str, name: str, method: str, seed: int, folder: Path, bench: Bench) -> Iterator[tuple[dict, Tensor]]:
@@ -182,16 +164,6 @@ def rows_of_the_law(data: str, name: str, folder: Path, bench: Bench) -> Iterato
 # ---- what makes the cloud better, on validation ----------------------------------------------------------------------
 
 
-def cached_better(name: str, seed: int) -> pd.DataFrame:
-    """The rows of one trained model and seed, from the cache or measured now."""
-    file = grid.CACHE / f"better_clouds-{name}-{seed}.csv".replace(" ", "_")
-    if not file.is_file():
-        grid.CACHE.mkdir(parents=True, exist_ok=True)
-        found = pd.DataFrame(list(better_rows(name, seed)))
-        found.to_csv(file, index=False, float_format="%.6g", encoding="utf-8")
-    return grid.read_csv(file)
-
-
 def better_rows(name: str, seed: int) -> Iterator[dict]:
     """A row for each chain: total variation from the law, and log-likelihood by a kernel fitted on the same answers."""
     dataset, split = grid.load("town", "raw", Path())
@@ -208,9 +180,7 @@ def better_rows(name: str, seed: int) -> Iterator[dict]:
         near, soft = (probabilities(model, history, e_0, w) for w in (0.0, width))
         answers = soft[torch.arange(len(soft)), examples.target]
         yield {
-            "model": name,
             "chain": chain,
-            "seed": seed,
             "total variation": total_variation(near, law).mean().item(),
             "total variation, kernel": total_variation(soft, law).mean().item(),
             "log-likelihood, kernel": answers.clamp(min=1e-12).log().mean().item(),

@@ -4,11 +4,10 @@ Calibrated on validation answers, counted on test answers, by group of history l
 method; ours by the softmax that its lists come from, SASRec by its own.
 """
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -28,28 +27,26 @@ GROUPS = (10, 25)  # visits that the model sees: up to 10 is group 0, up to 25 g
 
 
 def write(folder: Path) -> None:
-    """Measure what the cache lacks and write TABLE. folder: where the real data sets are."""
-    units = [(*where, "no training", 0) for where in SETS]
-    units += [(*where, name, seed) for where in SETS for seed in grid.SEEDS for name in (*OURS, "SASRec")]
-    table = pd.concat([cached(*unit, folder) for unit in units]).assign(rules=grid.RULES)
-    table.to_csv(TABLE, index=False, float_format="%.4g", encoding="utf-8")
+    """Measure what TABLE lacks, the town first. folder: where the real data sets are."""
+    for where in SETS:
+        units = [(*where, "no training", 0)]
+        units += [(*where, name, seed) for seed in grid.SEEDS for name in (*OURS, "SASRec")]
+        grid.fill((TABLE,), ("data", "filter", "unit", "seed"), units, partial(measure, folder=folder))
 
 
-def cached(data: str, name: str, method: str, seed: int, folder: Path) -> pd.DataFrame:
-    """The rows of one method and seed, from the cache or measured now."""
-    file = grid.CACHE / "-".join(["conformal", data, name, method, f"{seed}.csv"]).replace(" ", "_")
-    if not file.is_file():
-        grid.CACHE.mkdir(parents=True, exist_ok=True)
-        bench = bench_of(data, name, folder)
-        groups = [length_groups(part) for part in (bench.validation, bench.test)]
-        targets = bench.validation.target, bench.test.target
-        rows = [
-            {"data": data, "filter": name, "method": called, "seed": seed} | row
-            for called, p in methods(data, name, method, seed, folder, bench).items()
+def measure(data: str, name: str, method: str, seed: int, folder: Path) -> list[list[dict]]:
+    """The rows of one method and seed."""
+    bench = bench_of(data, name, folder)
+    groups = [length_groups(part) for part in (bench.validation, bench.test)]
+    targets = bench.validation.target, bench.test.target
+    found = methods(data, name, method, seed, folder, bench)
+    return [
+        [
+            {"method": called} | row
+            for called, p in found.items()
             for row in conformal_rows(*zip(p, targets, groups, strict=True))
         ]
-        pd.DataFrame(rows).to_csv(file, index=False, float_format="%.6g", encoding="utf-8")
-    return grid.read_csv(file)
+    ]
 
 
 @lru_cache(maxsize=2)

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -160,6 +160,28 @@ def committed(path: Path) -> pd.DataFrame:
 def read_csv(path: Path) -> pd.DataFrame:
     """A table of results: only an empty field is missing."""
     return pd.read_csv(path, keep_default_na=False, na_values=[""], encoding="utf-8")
+
+
+def fill(
+    paths: Sequence[Path],
+    names: Sequence[str],
+    units: Iterable[tuple],
+    measure: Callable[..., Sequence[list[dict]]],
+) -> None:
+    """Write the rows of every unit that the tables lack under these rules, each unit as soon as it is measured.
+
+    names: of the columns that tell a unit's rows. measure: of a unit's parts, gives the rows of each of `paths`. The
+    last path is written last, so what it holds is whole.
+    """
+    for unit in units:
+        tables = [read_csv(path) if path.is_file() else pd.DataFrame(columns=[*names, "rules"]) for path in paths]
+        same = [(table[list(names)] == list(unit)).all(axis=1) for table in tables]
+        if (same[-1] & (tables[-1]["rules"] == RULES)).any():
+            continue
+        for path, table, old, rows in zip(paths, tables, same, measure(*unit), strict=True):
+            new = pd.DataFrame([dict(zip(names, unit, strict=True)) | row | {"rules": RULES} for row in rows])
+            kept = [part for part in (table[~old], new) if len(part)]
+            pd.concat(kept).to_csv(path, index=False, float_format="%.4g", encoding="utf-8")
 
 
 def newest(rows: pd.DataFrame) -> pd.DataFrame:

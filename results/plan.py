@@ -37,9 +37,11 @@ PIECES: dict[str, dict[str, Any]] = {
 }
 
 # notebook 10: towns in which people stay with a kind of place or change it, return or don't, and are few or many
-AGAIN, RETURNS, USERS = (0.2, 1.0, 6.0), (0.0, 0.25, 0.5), (600, 2400)
+AGAIN, RETURNS, USERS = (0.2, 1.0, 6.0, 40.0), (0.0, 0.25, 0.5), (600, 2400)
 TOWN_SEEDS = (0, 1)  # of the town and of the training
 SPLIT_BY_TIME = (("town", "raw"), ("gowalla", "first visits"))  # sets whose timestamps are moments
+# a set that none of this was looked at with, to try the map's prediction on: committed before it was run
+PREDICTED = (("foursquare_nyc", "raw"),)
 
 # a run of seconds, which a test repeats from nothing
 TINY = Unit("tiny", "town", "first visits", "DAE4Rec", 0, "reference", {"dim": 32, "gae_steps": 100, "epochs": 1})
@@ -77,11 +79,13 @@ def units() -> list[Unit]:
                 found += compared("towns", town_name(again, returns, users, seed), "raw", seed)
         for data, name in SPLIT_BY_TIME:
             found += compared("by time", data, name + BY_TIME, seed)
+        for data, name in PREDICTED:
+            found += compared("prediction", data, name, seed)
     return found
 
 
 def compared(study: str, data: str, name: str, seed: int) -> list[Unit]:
-    """The methods that the maps and the split by time compare."""
+    """The methods that the maps, their prediction and the split by time compare."""
     sasrec = Unit(study, data, name, "SASRec", seed, changes=PEER_SETTINGS["SASRec"])
     return [
         Unit(study, data, name, "baselines", seed),

@@ -24,7 +24,7 @@ from dae4rec_core.ranking import METRICS, hit_rate, ranks
 from dae4rec_core.streams import stream
 from dae4rec_core.training import fit
 from results import __main__ as command
-from results import grid, peers, search, similarity, tables, understand
+from results import grid, maps, peers, search, similarity, tables, understand
 from results.plan import TINY, units
 
 RAW, FIRST_VISITS = (Config().replace(repeats=repeats, max_len=5) for repeats in ("keep", "first_visits"))
@@ -496,3 +496,68 @@ def test_the_improved_preset_is_ahead_of_reference_on_every_set_as_diagnose_says
     rows = runs[(runs["study"] == "main") & (runs["part"] == "test") & (runs["variant"] == "S=10 + compensator")]
     means = rows.groupby(["data", "filter", "method"])["NDCG@10"].mean().unstack()
     assert len(means) == 9 and (means["DAE4Rec improved"] > means["DAE4Rec"]).all()
+
+
+def test_a_stopped_table_goes_on_and_says_nothing_twice(tmp_path):
+    paths, asked = (tmp_path / "a.csv", tmp_path / "b.csv"), []
+
+    def measure(data, seed):
+        asked.append((data, seed))
+        if asked == [("x", 0), ("x", 1)]:
+            raise KeyboardInterrupt
+        return [{"value": seed + 0.123456}], [{"bin": n} for n in range(2)]
+
+    todo = [("x", 0), ("x", 1), ("y", 0)]
+    with pytest.raises(KeyboardInterrupt):
+        grid.fill(paths, ("data", "seed"), todo, measure)
+    assert len(grid.read_csv(paths[1])) == 2  # what was measured before the stop is there
+    # as if it had been killed between the two tables: the first has the unit, the last has not
+    half = pd.concat([grid.read_csv(paths[0]), pd.DataFrame([{"data": "x", "seed": 1, "value": 9.0, "rules": 2}])])
+    half.to_csv(paths[0], index=False)
+    grid.fill(paths, ("data", "seed"), todo, measure)
+    assert asked == [("x", 0), ("x", 1), ("x", 1), ("y", 0)]
+    found = grid.read_csv(paths[0])
+    assert found["value"].tolist() == [0.1235, 1.123, 0.1235] and found["data"].tolist() == ["x", "x", "y"]
+    assert len(grid.read_csv(paths[1])) == 6
+    grid.fill(paths, ("data", "seed"), todo, measure)
+    assert len(asked) == 4
+
+
+def test_units_of_older_rules_are_measured_again(tmp_path):
+    path = tmp_path / "a.csv"
+    pd.DataFrame([{"data": "x", "value": 1.0, "rules": grid.RULES - 1}]).to_csv(path, index=False)
+    grid.fill((path,), ("data",), [("x",)], lambda data: [[{"value": 2.0}]])
+    assert grid.read_csv(path)[["value", "rules"]].to_numpy().tolist() == [[2.0, grid.RULES]]
+
+
+def test_another_town_is_named_by_its_knobs_and_made_once(elsewhere):
+    name = grid.town_name(0.2, 0.5, 30, seed=1)
+    place = grid.place_of(name, elsewhere)
+    about = json.loads((place / "town.json").read_text())
+    assert (about["again"], about["returns"], about["n_users"], about["seed"]) == (0.2, 0.5, 30, grid.TOWN_SEED + 1)
+    before = (place / "town.json").stat().st_mtime_ns
+    assert grid.place_of(name, elsewhere) == place and (place / "town.json").stat().st_mtime_ns == before
+    assert grid.place_of("gowalla", elsewhere) == elsewhere / "gowalla"
+    start = maps.start_of(name, "raw", elsewhere)
+    assert [start[knob] for knob in maps.KNOBS] == [0.2, 0.5, 30, grid.TOWN_SEED + 1]
+
+
+def test_a_row_of_the_map_takes_the_counting_that_is_best_on_validation(monkeypatch):
+    def run(method, variant, part, hits, rules=grid.RULES):
+        return {"method": method, "variant": variant, "part": part, "seed": 0, "HR@10": hits, "rules": rules}
+
+    runs = pd.DataFrame(
+        [
+            *(run("baselines", "popularity", part, hits) for part, hits in (("validation", 0.2), ("test", 0.3))),
+            *(run("baselines", "recency", part, hits) for part, hits in (("validation", 0.3), ("test", 0.1))),
+            run("DAE4Rec", tables.FULL, "test", 0.2),
+            run("DAE4Rec", "S=10", "test", 0.9),
+            run("DAE4Rec", tables.FULL, "test", 0.9, rules=grid.RULES - 1),
+            run("SASRec", np.nan, "test", 0.4, rules=grid.RULES - 1),
+        ]
+    )
+    monkeypatch.setattr(maps, "start_of", lambda *where: {})
+    row = maps.row_of("x", "raw", runs, None)
+    assert (row["best counting"], row["DAE4Rec"], row["SASRec"]) == pytest.approx((0.1, 0.2, 0.4))
+    assert row["DAE4Rec over counting"] == pytest.approx(1) and row["DAE4Rec over SASRec"] == pytest.approx(-1)
+    assert row["winner"] == "SASRec" and row["rules"] == f"{grid.RULES - 1} and {grid.RULES}"

@@ -18,7 +18,7 @@ def properties(dataset: Dataset, split: Split) -> dict[str, float]:
     self-transitions: share of the steps that go from an item to itself.
     density: share of the pairs of different items that are joined in the graph of Eq. 6.
     negative eigenvalues: see `negative_share`. asymmetry: see `asymmetry`.
-    history length: mean number of training interactions of a user.
+    history length, interactions per item: mean numbers of training interactions of a user and of an item.
     """
     sequences = [sequence for sequence in split.training_sequences(dataset) if len(sequence)]
     owner = np.repeat(np.arange(len(sequences)), [len(sequence) for sequence in sequences])
@@ -37,6 +37,7 @@ def properties(dataset: Dataset, split: Split) -> dict[str, float]:
         "negative eigenvalues": negative_share(counts),
         "asymmetry": asymmetry(counts),
         "history length": len(items) / len(sequences),
+        "interactions per item": len(items) / dataset.n_items,
     }
 
 
@@ -58,7 +59,7 @@ def negative_share(counts: sparse.csr_matrix, largest: int = EIGENVALUES) -> flo
     else:
         start = np.ones(matrix.shape[0])  # the same start, the same digits
         values = eigsh(matrix, k=largest, which="LM", v0=start, return_eigenvectors=False)
-    return float((values < 0).mean())
+    return float((values < 0).mean()) if len(values) else 0.0
 
 
 def asymmetry(counts: sparse.csr_matrix) -> float:

@@ -29,6 +29,7 @@ def test_properties_by_hand():
     assert found["self-transitions"] == pytest.approx(1 / len(steps))
     assert found["density"] == pytest.approx(len(joined) / 6)
     assert found["history length"] == pytest.approx(12 / 3)
+    assert found["interactions per item"] == pytest.approx(12 / 4)
 
 
 def test_negative_eigenvalues_of_what_alternates_and_of_what_stays():
@@ -36,6 +37,7 @@ def test_negative_eigenvalues_of_what_alternates_and_of_what_stays():
     stays, alternates = sparse.csr_matrix(blocks), sparse.csr_matrix(1 - blocks)
     assert negative_share(stays, largest=2) == 0.0  # eigenvalues 1 and 1, of two groups without their diagonal
     assert negative_share(alternates, largest=2) == 0.5  # 1 and -1
+    assert negative_share(sparse.csr_matrix((3, 3))) == 0.0  # nobody took a step
 
 
 def test_the_sparse_solver_agrees_with_the_dense_one():
