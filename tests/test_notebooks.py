@@ -22,6 +22,7 @@ NAMES = [
     "06_results",
     "07_scaling",
     "08_beyond_the_paper",
+    "09_the_cloud",
 ]
 
 

@@ -27,7 +27,7 @@
 | none | tau even in log-SNR | sampling | choose_tau_by_snr | 04 |
 | none | what is ours | beyond | BeyondDAE4Rec | 08 |
 | none | which model a configuration asks for | variants | make_model | 08 |
-| none | f as a mean over the catalogue | posterior | PosteriorDAE4Rec | 08 |
+| none | f as a mean over the catalogue | posterior | PosteriorDAE4Rec | 09 |
 
 The loop that minimises Eq. 11 is `dae4rec_core.training.train_diffusion`. Nothing here knows of files, users' ids or
 figures.
