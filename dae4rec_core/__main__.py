@@ -82,6 +82,9 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("-k", type=int, default=10, help="how many items (default: 10)")
     sub.add_argument("-S", type=int, default=None, help="sampling steps (default: as trained)")
     sub.add_argument("--no-compensator", action="store_true", help="end with the denoiser instead")
+    sub.add_argument(
+        "--draws", type=int, help="rank by how likely each item is, according to so many draws; without a compensator"
+    )
     sub.add_argument("--seed", type=int, default=0, help="of the first noise (default: 0)")
 
     sub = command("sweep", sweep_command, "Baselines and DAE4Rec for every delta, S and seed, as one tidy CSV.")
@@ -234,9 +237,8 @@ def recommend_command(options: argparse.Namespace) -> None:
     if options.user is not None:
         dataset, _ = prepare(options.data, recommender.model.config)
         history = dataset.item_ids[dataset.sequence(dataset.user_index(options.user))].tolist()
-    found = recommender.recommend(
-        history, options.k, options.S, compensate=not options.no_compensator, seed=options.seed
-    )
+    compensate = not options.no_compensator and options.draws is None  # a compensator leaves nothing to draw from
+    found = recommender.recommend(history, options.k, options.S, compensate, seed=options.seed, draws=options.draws)
     print(found.to_string(index=False, float_format="%.3f"))
 
 

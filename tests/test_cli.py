@@ -240,6 +240,10 @@ def test_recommend(place, capfd, ring):
     assert one != lines("--history", "i03", "i04", "i05", "--seed", "1")
     assert one != lines("--history", "i03", "i04", "i05", "--no-compensator")
     assert one != lines("--history", "i03", "i04", "i05", "--no-compensator", "-S", "2")
+    drawn = lines("--history", "i03", "i04", "i05", "--draws", "40")
+    shares = checkpoint.load(f"{place}/model").distribution(["i03", "i04", "i05"], draws=40)
+    first = [[item, f"{share:.3f}"] for item, share in shares[shares > 0][:4].items()]
+    assert first and [line.split() for line in drawn[1 : 1 + len(first)]] == first
     known = lines("--user", "u07", "--data", f"{place}/ring.csv")
     history = dataset.item_ids[dataset.sequence(dataset.user_index("u07"))]
     assert known == lines("--history", *history)
