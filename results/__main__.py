@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         and not unit.done
     ]
     needed = {unit.data for unit in todo if not unit.data.startswith("town")}
-    needed |= {search.DATA} if "search" in options.what else set()
+    needed |= {data for data, _ in search.SETS} if "search" in options.what else set()
     for what in set(options.what) & set(WRITERS):
         needed |= WRITERS[what][1] - {"town"}
     try:

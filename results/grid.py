@@ -25,12 +25,12 @@ import torch
 from torch import Tensor
 
 from dae4rec_core.config import PRESETS, Config, choose_device
-from dae4rec_core.data.dataset import Dataset, Split, held_out, prepare, training_graph, validation_sample
+from dae4rec_core.data.dataset import Dataset, Split, held_out, prepare, training_graph
 from dae4rec_core.data.town import write_town
 from dae4rec_core.experiments.baselines import baselines
 from dae4rec_core.experiments.evaluation import PARTS, ceiling_rows, train_compensators
 from dae4rec_core.method.model import Query
-from dae4rec_core.ranking import QueryScorer, Scorer, evaluate, mean_metrics, ranks
+from dae4rec_core.ranking import QueryScorer, Scorer, mean_metrics, ranks
 from dae4rec_core.recommender import Recommender
 from dae4rec_core.training import fit, pretrained
 from results import peers
@@ -61,7 +61,6 @@ ROOT = FOLDER.parent
 CACHE = FOLDER / "cache" / f"rules-{RULES}"
 RUNS = FOLDER / "runs.csv"  # the metrics of all finished runs
 RANKS = FOLDER / "ranks.parquet"  # of every test answer under every run of the main table
-SEARCH = FOLDER / "search.csv"
 TOWN = ROOT / "data" / "town"
 TOWN_SEED = 7  # of the bundled town
 PEERS = ROOT / ".venv-peers" / "bin" / "python"
@@ -341,10 +340,10 @@ def mean_of_samples(recommender: Recommender, steps: int, samples: int) -> Query
 def _readings_of_peer(
     unit: Unit, dataset: Dataset, split: Split, epochs: int | None, parts: Sequence[str]
 ) -> Iterator[Reading]:
-    """The wanted parts, and `peers.SAMPLE` where none is wanted."""
+    """The wanted parts."""
     found = run_peer(unit, dataset, split, epochs, parts)
     facts = {"train_seconds": json.loads(str(found["facts"]))["seconds"]}
-    for part in parts or [peers.SAMPLE]:
+    for part in parts:
         better, tied = (torch.from_numpy(found[f"{part}_{kind}"]).long() for kind in ("better", "tied"))
         yield Reading("", part, better, tied, facts)
 
@@ -376,21 +375,6 @@ def run_peer(
         )
         with np.load(out) as file:
             return dict(file)
-
-
-def validation_metrics(unit: Unit, folder: Path) -> dict[str, float]:
-    """Metrics on `validation_sample`, test untouched: what the search looks at.
-
-    Ours is ranked by f(x_T, T, h), DreamRec's recipe by its Markov chain.
-    """
-    dataset, split = load(unit.data, unit.filter, folder)
-    if not unit.preset:
-        [reading] = _readings_of_peer(unit, dataset, split, None, ())
-        return mean_metrics(reading.better, reading.tied, dataset.n_items)
-    config = config_of(unit, dataset, split).replace(compensator_epochs=0, steps=1)
-    recommender = fit(dataset, split, config, z_star=z_star_of(dataset, split, config))
-    scorer = recommender.markov_scorer() if unit.markov else recommender.scorer(1, compensate=False)
-    return evaluate(scorer, validation_sample(dataset, split, config))
 
 
 def ceiling() -> pd.DataFrame:

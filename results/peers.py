@@ -10,6 +10,7 @@ how many share its score, itself included.
 """
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -127,8 +128,11 @@ def recbole(method: str, task: Task, settings: dict[str, Any]) -> tuple[Score, d
 
     Both are causal, so that one pass over a sequence gives the prediction at each of its places. RecBole takes the
     last one, in `gather_indexes`; in training we take all that count, see `training_windows`.
+
+    settings: those of `recbole_model`, lr, batch_size, seed, epochs, patience; where `seconds` of the processor are
+    given, the training ends with the epoch that reaches them.
     """
-    seed = settings["seed"]
+    seed, start = settings["seed"], time.process_time()
     with weights_from(seed, "model"):
         model = recbole_model(method, task.n_items, settings)
     take_last, take_all = model.gather_indexes, lambda output, _: output
@@ -161,10 +165,11 @@ def recbole(method: str, task: Task, settings: dict[str, Any]) -> tuple[Score, d
             model.loss_fct(logits, answers[counted]).backward()
             optimizer.step()
         stopping.keep(epoch, evaluate(score, task.examples[SAMPLE])["NDCG@10"], model)
-        if stopping.stop:
+        if stopping.stop or time.process_time() - start >= settings.get("seconds", math.inf):
             break
     stopping.restore(model)
-    return score, {"epoch": stopping.epoch - stopping.stale}
+    facts = {"epoch": stopping.epoch - stopping.stale, "epochs": stopping.epoch}
+    return score, facts | {"cpu_seconds": time.process_time() - start}
 
 
 def training_windows(sequences: Sequence[np.ndarray], max_len: int) -> list[tuple[Tensor, Tensor]]:

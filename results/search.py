@@ -1,130 +1,170 @@
-"""A search over what the paper leaves open, by TRIALS trials for each of our methods and of their peers.
+"""A search over what the paper leaves open: as many trials and as many seconds for every method, ours and others'.
 
-Optuna's TPE, because it is kept, resumes from a file and spends later trials where earlier ones did well. Selection is
-by validation NDCG@10 on one data set (gowalla, first visits), and the one choice is then used on all: a method that
-needs a search for each data set is not the one that a reader would pick. Test answers are never read here.
+Successive halving (Jamieson and Talwalkar 2016): TRIALS configurations of a method are trained for a minute of
+processor time on each of SETS, the better third of them for three minutes, and the better third of these for nine
+(RUNGS). A trial's value is the geometric mean over SETS of the best validation NDCG@10 of an epoch, so that one
+configuration is chosen for all data: a method that needs a search for each data set is not the one that a reader would
+pick. Test answers are never read here.
+
+The first trial of a method has the values of its preset, or those that a search of rules 1 had found for a peer; the
+others are drawn at random from its space, by optuna. Seconds are of the processor, so that other work on the machine
+changes nothing; they include the pretraining, where a method has one. After an epoch our models are ranked by their
+one-step answer f(x_T, T, h), as in every training; so of DreamRec's recipe the chain itself is not searched.
 """
 
+import json
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import optuna
-import pandas as pd
-from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+import torch
+from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.distributions import CategoricalDistribution as Choice
-from optuna.storages.journal import JournalFileBackend
 
-from results import grid
+from dae4rec_core.config import PRESETS
+from dae4rec_core.events import Event
+from dae4rec_core.ranking import mean_metrics
+from dae4rec_core.training import fit
+from results import grid, peers
+from results.plan import PEER_SETTINGS
 
-DATA, FILTER = "gowalla", "first visits"
-TRIALS = 12
-COMPLETE = (optuna.trial.TrialState.COMPLETE,)
+SETS = (("gowalla", "first visits"), ("retailrocket", "first visits"))
+TRIALS = 24
+RUNGS = ((TRIALS, 60), (8, 180), (3, 540))  # trials, and seconds of the processor for each on each of SETS
+TABLES = grid.FOLDER / "search"  # a table for each method
+METRICS = ("HR@10", "NDCG@10")
+UNLIMITED = 10_000  # epochs: the seconds end a trial, or the patience
 
 Space = dict[str, BaseDistribution]
+SIZES = Choice((64, 128, 256, 512, 1024))
 
 # what any configuration of our modules may choose
 OURS: Space = {
-    "dim": Choice((64, 128, 256)),
-    "hidden": Choice((256, 512)),
-    "depth": IntDistribution(1, 3),
+    "dim": SIZES,
+    "hidden": Choice((256, 512, 1024)),
+    "depth": Choice((1, 2, 3)),
     "dropout": Choice((0.0, 0.1, 0.3, 0.5)),
     "lr": FloatDistribution(3e-4, 3e-3, log=True),
     "lr_embedding": FloatDistribution(3e-4, 1e-2, log=True),
     "batch_size": Choice((256, 512, 1024)),
-    "positions": Choice((True, False)),
     "aggregation": Choice(("sum", "last")),
     "max_len": Choice((10, 20, 50)),
     "timesteps": Choice((50, 200, 1000)),
     "schedule": Choice(("linear", "cosine", "exponential")),
-    "lambda_t": Choice(("uniform", "paper", "min_snr")),
 }
-FAITHFUL = OURS | {"delta": Choice((1.0, 10.0, 100.0, 1000.0)), "pos_weight": Choice((None, 10.0, 100.0))}
-IMPROVED = OURS | {"rank_weight": Choice((10.0, 100.0, 1000.0)), "temperature": Choice((0.07, 0.1, 0.15))}
-DREAMREC = OURS | {"init_std": Choice((0.1, 1.0)), "guidance": Choice((0.5, 2.0, 4.0))}
+DEPARTURES: Space = {"positions": Choice((True, False)), "lambda_t": Choice(("uniform", "paper", "min_snr"))}
+AIME: Space = {"delta": Choice((0.1, 1.0, 10.0, 100.0, 1000.0))}
+BALANCED: Space = {"pos_weight": Choice((None, 10.0, 100.0))}
+RANKING: Space = {"rank_weight": Choice((10.0, 100.0, 1000.0)), "temperature": Choice((0.07, 0.1, 0.15))}
+GUIDED: Space = {"init_std": Choice((0.1, 1.0)), "guidance": Choice((0.5, 2.0, 4.0))}
 SEQUENCE_MODEL: Space = {
-    "dim": Choice((64, 128, 256)),
+    "dim": SIZES,
     "dropout": Choice((0.1, 0.3, 0.5)),
     "lr": FloatDistribution(3e-4, 3e-3, log=True),
     "batch_size": Choice((256, 512, 1024)),
     "max_len": Choice((20, 50)),
 }
-ITEM_KNN: Space = {"neighbours": IntDistribution(5, 500, log=True), "max_len": Choice((1, 2, 5, 20))}
 
 
 class Method(NamedTuple):
-    """What is searched: a space, from a preset's own values or from `first`. markov: ranked by the Markov chain."""
+    """What is searched: a space around a preset, with changes that every trial has; without a preset, a peer's."""
 
     space: Space
     preset: str = ""
-    first: dict[str, Any] = {}
-    markov: bool = False
-    filter: str = FILTER
-
-    @property
-    def start(self) -> dict[str, Any]:
-        """The values of the first trial."""
-        if not self.preset:
-            return self.first
-        values = grid.PRESETS[self.preset].flat()
-        return {name: values[name] for name in self.space}
+    changes: dict[str, Any] = {}
 
 
-FIRST = {"dim": 128, "dropout": 0.3, "lr": 1e-3, "batch_size": 512, "max_len": 20}
 METHODS = {
-    "DAE4Rec": Method(FAITHFUL, "reference"),
-    "DAE4Rec improved": Method(IMPROVED, "improved"),
-    "DreamRec's recipe": Method(DREAMREC, "dreamrec", markov=True),
-    "SASRec": Method(SEQUENCE_MODEL, first=FIRST),
-    "GRU4Rec": Method(SEQUENCE_MODEL, first=FIRST),
-    "item-kNN": Method(ITEM_KNN, first={"neighbours": 50, "max_len": 20}),
-    "item-kNN, raw": Method(ITEM_KNN, first={"neighbours": 50, "max_len": 20}, filter="raw"),
+    "SASRec": Method(SEQUENCE_MODEL),
+    "GRU4Rec": Method(SEQUENCE_MODEL),
+    "DreamRec's recipe": Method(OURS | DEPARTURES | GUIDED, "dreamrec"),
+    "DAE4Rec, letter": Method(OURS | AIME, "letter"),
+    "DAE4Rec": Method(OURS | DEPARTURES | AIME | BALANCED, "reference"),
+    "DAE4Rec, counts": Method(OURS | DEPARTURES | AIME | BALANCED, "reference", {"similarity": "counts"}),
+    "DAE4Rec improved": Method(OURS | DEPARTURES | RANKING, "improved"),
 }
 
 
-def search(name: str, folder: Path, trials: int = TRIALS) -> pd.DataFrame:
-    """Go on with the search of one method until it has `trials` trials; its table goes to the cache."""
+def table_of(name: str) -> Path:
+    """Where the trials of a method are kept."""
+    return TABLES / f"{name.replace(' ', '_')}.csv"
+
+
+def candidates(name: str) -> list[dict[str, Any]]:
+    """The settings of a method's TRIALS trials, always the same."""
     method = METHODS[name]
+    first = PRESETS[method.preset].flat() if method.preset else PEER_SETTINGS[name]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    grid.CACHE.mkdir(parents=True, exist_ok=True)
-    journal = JournalFileBackend(str(grid.CACHE / "search.journal"))
-    study = optuna.create_study(
-        study_name=name,
-        storage=optuna.storages.JournalStorage(journal),
-        direction="maximize",
-        load_if_exists=True,
-    )
-    finished = study.get_trials(states=COMPLETE)
-    # a resumed search goes on with other random numbers than those it began with
-    study.sampler = optuna.samplers.TPESampler(seed=len(finished), n_startup_trials=trials // 2)
-    if not finished:
-        study.enqueue_trial(method.start)
-    for _ in range(len(finished), trials):
-        trial = study.ask(method.space)
-        unit = grid.Unit(
-            "search", DATA, method.filter, name.split(",")[0], 0, method.preset, trial.params, markov=method.markov
-        )
-        metrics = grid.validation_metrics(unit, folder)
-        trial.set_user_attr("HR@10", metrics["HR@10"])
-        study.tell(trial, metrics["NDCG@10"])
-        print(f"{name}, trial {trial.number}: validation NDCG@10 {metrics['NDCG@10']:.4f}", flush=True)
-    rows = [
-        {
-            "method": name,
-            "trial": trial.number,
-            "HR@10": trial.user_attrs["HR@10"],
-            "NDCG@10": trial.value,
-            "seconds": trial.duration.total_seconds(),
-            "parameters": ", ".join(f"{key} = {_text(value)}" for key, value in trial.params.items()),
-            "rules": grid.RULES,
-        }
-        for trial in study.get_trials(states=COMPLETE)
-        if trial.duration is not None
-    ]
-    table = pd.DataFrame(rows)
-    path = grid.CACHE / f"search-{name.replace(' ', '_')}.csv"
-    table.to_csv(path, index=False, float_format="%.4f", encoding="utf-8")
-    return table
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = [study.ask(method.space).params for _ in range(TRIALS - 1)]
+    return [settings | method.changes for settings in ({key: first[key] for key in method.space}, *drawn)]
 
 
-def _text(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+def search(name: str, folder: Path) -> None:
+    """Run what is missing of a method's search. folder: where the real data sets are."""
+    TABLES.mkdir(exist_ok=True)
+    every = candidates(name)
+
+    def measure(trial: int, seconds: int, data: str, which: str) -> list[list[dict]]:
+        found = judge(grid.Unit("search", data, which, name, 0, METHODS[name].preset, every[trial]), seconds, folder)
+        print(f"{name}, trial {trial}, {data}, {seconds} s: NDCG@10 {found['NDCG@10']:.4f}", flush=True)
+        return [[found | {"settings": json.dumps(every[trial])}]]
+
+    chosen = list(range(TRIALS))
+    for keep, seconds in RUNGS:
+        chosen = chosen[:keep]
+        todo = [(trial, seconds, *where) for trial in chosen for where in SETS]
+        grid.fill((table_of(name),), ("trial", "budget", "data", "filter"), todo, measure)
+        chosen = best_first(name, seconds)
+
+
+def best_first(name: str, seconds: int) -> list[int]:
+    """The trials that a method made with this budget on all SETS, the best one first; of equal ones the earlier."""
+    table = grid.read_csv(table_of(name))
+    table = table[(table["budget"] == seconds) & (table["rules"] == grid.RULES)]
+    values = table.assign(log=np.log(table["NDCG@10"].clip(lower=1e-6))).groupby("trial")["log"].agg(["mean", "size"])
+    values = values[values["size"] == len(SETS)]
+    return values["mean"].sort_values(ascending=False, kind="stable").index.tolist()
+
+
+def judge(unit: grid.Unit, seconds: float, folder: Path) -> dict[str, Any]:
+    """Train a unit for so many seconds of the processor; its best validation metrics, its seconds and its epochs."""
+    dataset, split = grid.load(unit.data, unit.filter, folder)
+    if not unit.preset:
+        found = grid.run_peer(unit, dataset, split, UNLIMITED, (), seconds=seconds)
+        better, tied = (torch.from_numpy(found[f"{peers.SAMPLE}_{kind}"]).long() for kind in ("better", "tied"))
+        metrics, facts = mean_metrics(better, tied, dataset.n_items), json.loads(str(found["facts"]))
+        return {name: metrics[name] for name in METRICS} | {name: facts[name] for name in ("cpu_seconds", "epochs")}
+    budget = Budget(seconds)
+    config = grid.config_of(unit, dataset, split, UNLIMITED).replace(compensator_epochs=0)
+    try:
+        fit(dataset, split, config, callbacks=[budget])
+    except Spent:
+        pass
+    except ValueError as error:  # the loss is no longer a number: a bad choice, and a result
+        if "NaN" not in str(error):
+            raise
+    return budget.best | {"cpu_seconds": time.process_time() - budget.start, "epochs": budget.epochs}
+
+
+class Spent(Exception):
+    """The seconds are over."""
+
+
+class Budget:
+    """A callback that keeps the best epoch's metrics and ends the training with `Spent` when its seconds are over."""
+
+    def __init__(self, seconds: float):
+        self.seconds, self.start, self.epochs = seconds, time.process_time(), 0
+        self.best = dict.fromkeys(METRICS, 0.0)
+
+    def __call__(self, event: Event) -> None:
+        if event.stage != "diffusion":
+            return
+        self.epochs = event.step
+        if event.metrics["NDCG@10"] > self.best["NDCG@10"]:
+            self.best = {name: event.metrics[name] for name in METRICS}
+        if time.process_time() - self.start >= self.seconds:
+            raise Spent

@@ -45,12 +45,6 @@ def gather() -> pd.DataFrame:
         ranks = pd.concat(ranked, ignore_index=True)
         ranks.to_parquet(grid.RANKS, index=False, compression="zstd")
     grid.committed.cache_clear()
-    searches = sorted(grid.CACHE.glob("search-*.csv"))
-    if searches:
-        new = pd.concat([grid.read_csv(path) for path in searches])
-        old = grid.read_csv(grid.SEARCH)
-        kept = pd.concat([old[~old["method"].isin(new["method"])], new])
-        kept.to_csv(grid.SEARCH, index=False, float_format="%.4f", encoding="utf-8")
     return grid.committed(grid.RUNS)  # rounded as it stands in the file
 
 

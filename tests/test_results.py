@@ -6,7 +6,6 @@ Oracles: loops over users and answers, scipy's paired t-test, NumPy, and for one
 import copy
 import json
 import shutil
-import warnings
 
 import numpy as np
 import pandas as pd
@@ -25,7 +24,7 @@ from dae4rec_core.streams import stream
 from dae4rec_core.training import fit
 from results import __main__ as command
 from results import grid, maps, peers, search, similarity, tables, understand
-from results.plan import TINY, units
+from results.plan import PEER_SETTINGS, TINY, units
 
 RAW, FIRST_VISITS = (Config().replace(repeats=repeats, max_len=5) for repeats in ("keep", "first_visits"))
 
@@ -33,7 +32,7 @@ RAW, FIRST_VISITS = (Config().replace(repeats=repeats, max_len=5) for repeats in
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
     """Everything that results writes goes to a temporary folder."""
-    for name, path in (("CACHE", "cache"), ("RUNS", "runs.csv"), ("RANKS", "ranks.parquet"), ("SEARCH", "search.csv")):
+    for name, path in (("CACHE", "cache"), ("RUNS", "runs.csv"), ("RANKS", "ranks.parquet")):
         monkeypatch.setattr(grid, name, tmp_path / path)
     return tmp_path
 
@@ -233,7 +232,7 @@ def test_peers_stop_as_we_do_and_keep_the_best_epoch(ring, tmp_path, monkeypatch
     monkeypatch.setattr(peers, "evaluate", judge)
     task = task_of(ring, RAW, tmp_path)
     score, facts = peers.recbole("GRU4Rec", task, SETTINGS | {"epochs": 9})
-    assert len(weights) == 4 and facts == {"epoch": 2}  # two epochs in a row without a better one
+    assert len(weights) == facts["epochs"] == 4 and facts["epoch"] == 2  # two epochs in a row without a better one
     assert all(examples is task.examples[peers.SAMPLE] for examples in judged)
     for name, value in model.state_dict().items():
         assert torch.equal(value, weights[1][name]) and (name == "item_embedding.weight") <= value.any()
@@ -266,7 +265,9 @@ def test_peers_learn_the_ring(method, ring, elsewhere, monkeypatch):
     found = grid.run(unit, elsewhere, epochs=10)
     assert found["part"].tolist() == ["validation", "test"]
     assert (found["HR@10"] > 0.5).all()  # chance is a third
-    assert grid.validation_metrics(unit, elsewhere)["HR@10"] > 0.5
+    if method != "item-kNN":
+        short = search.judge(unit, 0.0, elsewhere)
+        assert short["epochs"] == 1 and 0 < short["HR@10"] <= 1 and short["cpu_seconds"] > 0
 
 
 def test_the_mean_of_samples_is_their_mean(trained, first_visits, ours):
@@ -329,41 +330,58 @@ def test_the_error_of_the_last_step(ring, trained, monkeypatch):
     assert found[-1][2] == pytest.approx(by_hand, rel=1e-4)
 
 
-def test_a_search_begins_with_the_preset_and_resumes(ring, elsewhere, monkeypatch):
-    asked = []
-
-    def judge(unit, _):
-        asked.append(unit)
-        return {"HR@10": 0.5, "NDCG@10": unit.changes["lr"]}
-
-    monkeypatch.setattr(grid, "validation_metrics", judge)
-    assert len(search.search("DAE4Rec", elsewhere, trials=2)) == 2
-    table = search.search("DAE4Rec", elsewhere, trials=3)
-    assert table["trial"].tolist() == [0, 1, 2] and len(asked) == 3
-    reference = grid.PRESETS["reference"]
-    assert reference.replace(**asked[0].changes) == reference
-    assert f"dim = {reference.model.dim}" in table["parameters"][0]
-    assert table["NDCG@10"].tolist() == [unit.changes["lr"] for unit in asked]
-    assert (table["rules"] == grid.RULES).all()
-
-
 @pytest.mark.parametrize("name", search.METHODS)
-def test_a_search_asks_for_nothing_impossible(name, ring, elsewhere, monkeypatch):
+def test_a_search_asks_for_as_many_possible_trials_of_every_method(name, ring):
+    found, method = search.candidates(name), search.METHODS[name]
+    assert len(found) == search.TRIALS and found == search.candidates(name)
+    assert len({json.dumps(settings) for settings in found}) == search.TRIALS
+    if method.preset:
+        preset = grid.PRESETS[method.preset].replace(**method.changes)
+        assert preset.replace(**found[0]) == preset
+        for settings in found:
+            grid.config_of(grid.Unit("search", "ring", "raw", name, 0, method.preset, settings), *ring)
+    else:
+        assert found[0] == PEER_SETTINGS[name]
+
+
+def test_a_search_halves_by_both_sets_and_goes_on(elsewhere, monkeypatch):
+    """Values grow with the trial on one set and fall on the other: the geometric mean decides, by hand."""
+    monkeypatch.setattr(search, "TABLES", elsewhere / "search")
+    monkeypatch.setattr(search, "TRIALS", 6)
+    monkeypatch.setattr(search, "RUNGS", ((6, 1), (2, 3)))
+    monkeypatch.setattr(search, "candidates", lambda name: [{"lr": n} for n in range(6)])
+    ndcg = {"gowalla": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], "retailrocket": [0.9, 0.5, 0.4, 0.2, 0.1, 0.0]}
     asked = []
 
-    def judge(unit, _):
-        asked.append(unit)
-        return {"HR@10": 0.5, "NDCG@10": 0.5}
+    def judge(unit, seconds, folder):
+        asked.append((unit.changes["lr"], seconds, unit.data))
+        if len(asked) == 5:
+            raise KeyboardInterrupt
+        return {"HR@10": 0.5, "NDCG@10": ndcg[unit.data][unit.changes["lr"]], "cpu_seconds": seconds, "epochs": 1}
 
-    monkeypatch.setattr(grid, "validation_metrics", judge)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # optuna warns when the first trial is outside of the space
-        search.search(name, elsewhere, trials=4)
-    assert asked[0].changes == search.METHODS[name].start and asked[1].changes != asked[0].changes
-    for unit in asked:
-        assert unit.method in {"DAE4Rec", "DAE4Rec improved", "DreamRec's recipe", "SASRec", "GRU4Rec", "item-kNN"}
-        if unit.preset:
-            grid.config_of(unit, *ring)
+    monkeypatch.setattr(search, "judge", judge)
+    with pytest.raises(KeyboardInterrupt):
+        search.search("SASRec", elsewhere)
+    search.search("SASRec", elsewhere)
+    both = np.sqrt(np.prod(list(ndcg.values()), axis=0))
+    best = np.argsort(-both)[:2].tolist()
+    assert asked[-4:] == [(n, 3, data) for n in best for data, _ in search.SETS]
+    assert len(asked) == 6 * 2 + 2 * 2 + 1  # what was measured before the stop is not measured again
+    assert search.best_first("SASRec", 3) == sorted(best, key=lambda n: -both[n])
+
+
+def test_a_trial_ends_with_its_seconds_and_keeps_the_best_epoch(ring, elsewhere, monkeypatch, tiny):
+    monkeypatch.setattr(grid, "load", lambda *_: ring)
+    few = {name: tiny.flat()[name] for name in ("dim", "hidden", "max_len", "gae_steps", "timesteps", "lr", "k_core")}
+    unit = grid.Unit("search", "ring", "raw", "DAE4Rec", 0, "reference", few)
+    log = []
+    monkeypatch.setattr(search, "fit", lambda *data, callbacks: fit(*data, callbacks=[log.append, *callbacks]))
+    found = search.judge(unit, 1.0, elsewhere)
+    epochs = [event for event in log if event.stage == "diffusion"]
+    assert found["epochs"] == len(epochs) >= 1 and {event.stage for event in log} == {"gae", "diffusion"}
+    assert found["NDCG@10"] == max(event.metrics["NDCG@10"] for event in epochs)
+    assert found["cpu_seconds"] >= 1.0 or len(epochs) > 3  # the seconds ended it, or the patience
+    assert search.judge(unit, 0.0, elsewhere)["epochs"] == 1
 
 
 def test_missing_data_is_one_sentence_and_what_needs_none_runs(elsewhere, monkeypatch, capsys):
