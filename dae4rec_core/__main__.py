@@ -87,6 +87,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--seed", type=int, default=0, help="of the first noise (default: 0)")
 
+    sub = command("export", export_command, "Write a checkpoint for the page's model, in float16.", config=False)
+    sub.add_argument("--checkpoint", required=True, help="folder written by fit or run")
+    sub.add_argument("--out", required=True, help="the file to write, such as model.safetensors")
+    sub.add_argument("-S", type=int, nargs="+", default=[], help="compensators that go along (default: as trained)")
+
     sub = command("sweep", sweep_command, "Baselines and DAE4Rec for every delta, S and seed, as one tidy CSV.")
     sub.add_argument("--deltas", type=float, nargs="+", default=[0.0, 10.0], help="values of delta (default: 0 10)")
     sub.add_argument("-S", type=int, nargs="+", default=[1, 2, 10], help="sampling steps (default: 1 2 10)")
@@ -240,6 +245,12 @@ def recommend_command(options: argparse.Namespace) -> None:
     compensate = not options.no_compensator and options.draws is None  # a compensator leaves nothing to draw from
     found = recommender.recommend(history, options.k, options.S, compensate, seed=options.seed, draws=options.draws)
     print(found.to_string(index=False, float_format="%.3f"))
+
+
+def export_command(options: argparse.Namespace) -> None:
+    """Write the file and say how large it is."""
+    size = checkpoint.export(checkpoint.load(options.checkpoint, "cpu"), options.out, options.S)
+    print(f"{options.out}: {size / 1024:,.0f} KiB")
 
 
 def sweep_command(options: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """A recommender as one file, `recommender.safetensors`: tensors, and in its header the configuration and item ids."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,12 @@ def save(recommender: Recommender, folder: str | Path, half: bool = False, **fac
     """
     if world()[0] > 0:
         return
+    tensors, header = _parts(recommender, half, **facts)
+    write(tensors, Path(folder) / FILE, {"recommender": header})
+
+
+def _parts(recommender: Recommender, half: bool, **facts: Any) -> tuple[dict[str, Tensor], str]:
+    """Tensors and header of a file."""
     compensators: dict[int | str, nn.Module] = dict(sorted(recommender.compensators.items()))
     if recommender.shared is not None:
         compensators["shared"] = recommender.shared
@@ -50,7 +57,28 @@ def save(recommender: Recommender, folder: str | Path, half: bool = False, **fac
         "facts": facts,
         "item_ids": [str(item) for item in recommender.item_ids],
     }
-    write(tensors, Path(folder) / FILE, {"recommender": json.dumps(header, ensure_ascii=False)})
+    return tensors, json.dumps(header, ensure_ascii=False)
+
+
+def export(recommender: Recommender, file: str | Path, steps: Sequence[int] = ()) -> int:
+    """Write what views/page/model.js reads: `save`'s file in float16, without Z*, and with alpha_bar. Its bytes.
+
+    steps: the S whose compensators go along; none: that of the configuration. A shared one always does.
+    Raises ValueError for an S that has no compensator.
+    """
+    chosen = list(steps) or [S for S in [recommender.model.config.sampling_steps] if S in recommender.compensators]
+    missing = [S for S in chosen if S not in recommender.compensators]
+    if missing:
+        trained = ", ".join(map(str, sorted(recommender.compensators))) or "no S"
+        raise ValueError(
+            f"No compensator was trained for S = {missing[0]} (there is one for {trained}); choose such an S."
+        )
+    few = Recommender(recommender.model, recommender.item_ids)
+    few.compensators, few.shared = {S: recommender.compensators[S] for S in chosen}, recommender.shared
+    tensors, header = _parts(few, half=True)
+    tensors["alpha_bar"] = recommender.model.alpha_bar
+    write(tensors, Path(file), {"recommender": header})
+    return Path(file).stat().st_size
 
 
 def load(folder: str | Path, device: str | torch.device = "auto") -> Recommender:

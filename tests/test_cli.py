@@ -249,6 +249,19 @@ def test_recommend(place, capfd, ring):
     assert known == lines("--history", *history)
 
 
+def test_export(place, tmp_path, capfd):
+    out = tmp_path / "model.safetensors"
+    assert main(["export", "--checkpoint", f"{place}/model", "--out", str(out)]) == 0
+    assert capfd.readouterr().out == f"{out}: {out.stat().st_size / 1024:,.0f} KiB\n"
+    with safe_open(out, "pt") as file:
+        names = set(file.keys())
+    assert (
+        "alpha_bar" in names and "z_star" not in names and {n.split(".")[1] for n in names if n[:3] == "com"} == {"5"}
+    )
+    assert main(["export", "--checkpoint", f"{place}/model", "--out", str(out), "-S", "4"]) == 2
+    assert "S = 4" in capfd.readouterr().err
+
+
 @pytest.mark.slow
 def test_sweep(place, tmp_path, capfd):
     out = tmp_path / "deep" / "sweep.csv"
