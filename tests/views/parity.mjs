@@ -22,11 +22,16 @@ function answer({ history, xT, S, spacing, order, eta, noise, compensator }) {
   };
 }
 
-const { asked, shares } = JSON.parse(readFileSync(questions, "utf8"));
+const { asked, shares, laws } = JSON.parse(readFileSync(questions, "utf8"));
 const found = { answers: asked.map(answer) };
 if (shares) {
   const h = model.condition(shares.history);
   const p = model.shares(shares.draws, h, shares.history);
   found.shares = { p: list(p), entropy: entropy(p), far: totalVariation(p, shares.law) };
+}
+if (laws) {
+  const { Law } = await import(pathToFileURL(source.replace("model.js", "law.js")).href);
+  const law = new Law(laws.parameters);
+  found.laws = laws.asked.map(({ items, slots }) => list(law.next(items, slots)));
 }
 process.stdout.write(JSON.stringify(found));

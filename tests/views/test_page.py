@@ -12,16 +12,19 @@ import torch
 from dae4rec_core import checkpoint, cloud
 from dae4rec_core.config import PRESETS, Config
 from dae4rec_core.data.dataset import held_out, prepare
+from dae4rec_core.data.town import load_town_law, slot_of
 from dae4rec_core.method.beyond import SharedCompensator
 from dae4rec_core.method.model import scores
 from dae4rec_core.method.sampling import choose_tau, choose_tau_by_snr, skip_step
 from dae4rec_core.recommender import Recommender
 from dae4rec_core.training import fit
+from dae4rec_core.views.page import law_parameters
 
 NODE = shutil.which("node")
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "dae4rec_core/views/page/model.js"
 TOWN = ROOT / "data/artifacts/town"
+HOURS = slot_of(3600 * np.arange(24))  # the slot of each hour
 pytestmark = pytest.mark.skipif(NODE is None, reason="node is not installed")
 
 
@@ -165,6 +168,22 @@ def test_shares_of_draws_are_those_of_the_module(tmp_path):
     np.testing.assert_allclose(found["p"], expected[0])
     assert found["entropy"] == pytest.approx(cloud.entropy(expected).item())
     assert found["far"] == pytest.approx(cloud.total_variation(expected, law).item())
+
+
+def test_the_law_of_the_town_is_the_modules(tmp_path):
+    weights, _ = exported(checkpoint.load(TOWN / "checkpoint", "cpu"), tmp_path / "x")
+    law = load_town_law(ROOT / "data/town")
+    rng = np.random.default_rng(0)
+    histories = [(rng.integers(0, law.n_venues, n), rng.integers(0, 4, n)) for n in (1, 2, 3, 7, 20)]
+    histories.append((np.array([5, 5, 5, 9]), np.array([0, 1, 2, 3])))
+    moments = [
+        (items, np.array([np.flatnonzero(HOURS == slot)[0] * 3600 for slot in slots])) for items, slots in histories
+    ]
+    expected = law.next_given_history(moments)
+    asked = [{"items": items.tolist(), "slots": slots.tolist()} for items, slots in histories]
+    found = ask(weights, tmp_path, asked=[], laws={"parameters": law_parameters(law), "asked": asked})["laws"]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    np.testing.assert_allclose(np.sum(found, axis=1), 1)
 
 
 def test_only_a_compensator_that_is_there_is_exported(trained, tmp_path, one_sentence):
