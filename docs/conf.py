@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+from dae4rec_core.views import page
+
 HERE = Path(__file__).parent
 
 project = "DAE4Rec: the paper you can run, see and move"
@@ -33,8 +35,11 @@ vendor.mkdir(parents=True, exist_ok=True)
 dist = HERE / "node_modules/@jupyter-widgets/html-manager/dist"
 for path in (dist / "embed.js", *dist.glob("*.woff2"), HERE / "node_modules/mathjax/es5/tex-svg-full.js"):
     shutil.copy(path, vendor)
+page.write_town(HERE.parent / "data/town", HERE.parent / "data/artifacts/town/checkpoint", vendor / "town.js")
+shutil.copy(page.HERE / "town.css", vendor)
+html_extra_path = ["_extra"]  # index.html at the root, which leads to the home page
 html_static_path = ["_static", "_build/vendor"]
-html_css_files = ["series.css"]
+html_css_files = ["series.css", "town.css"]
 html_js_files = ["mathjax-hub.js"]
 mathjax_path = "tex-svg-full.js"
 nb_ipywidgets_js = {"embed.js": {}}

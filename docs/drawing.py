@@ -1,6 +1,6 @@
 """The one drawn picture of the method, as SVG text: what the paper's Figure 2 shows, in our own shapes.
 
-    python docs/drawing.py        writes notebooks/images/method_00.svg to method_09.svg
+    python docs/drawing.py        writes notebooks/images/method_00.svg to method_10.svg
 
 There is one file for each notebook, with "you are here" at its part. A file brings its own background, light or dark
 as the reader's system asks, so it reads well on any page. A test holds the files equal to what this script writes.
@@ -45,6 +45,7 @@ SERIES = {
     7: ("fast and large", "all pairs of items and all scores are costly"),
     8: ("beyond the paper", "embeddings, loss and scores of our own"),
     9: ("the cloud", "many draws are a distribution over the items"),
+    10: ("when does it work?", "what the visits are like decides which method leads"),
 }
 
 
@@ -246,7 +247,7 @@ TITLES = {
     6: "ranked items",
 }
 # what a notebook is about: panels, and for 07 and 08 also parts of others: x, y, width, height
-ABOUT = {n: (n,) for n in PANELS} | {7: (6,), 8: (6,), 9: (4, 6)}
+ABOUT = {n: (n,) for n in PANELS} | {7: (6,), 8: (6,), 9: (4, 6), 10: (1, 6)}
 PARTS = {7: ((570, 60, 128, 119), (570, 241, 128, 131)), 8: ((570, 241, 128, 131), (246, 241, 98, 131))}
 
 
@@ -417,6 +418,7 @@ MARKED = {
     7: "both matrices of similarities and the ranked items",
     8: "the embeddings E, the denoiser f and the ranked items",
     9: "skip-step sampling and the ranked items",
+    10: "the item graph and the ranked items",
 }
 
 

@@ -23,6 +23,7 @@ NAMES = [
     "07_scaling",
     "08_beyond_the_paper",
     "09_the_cloud",
+    "10_when_does_it_work",
 ]
 
 

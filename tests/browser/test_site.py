@@ -93,3 +93,53 @@ def test_equations_are_set_and_search_finds(offline):
     page.goto((SITE / "search.html").as_uri() + "?q=compensator")
     page.wait_for_selector("ul.search li a")
     assert page.locator("ul.search li a").count() >= 3
+
+
+def test_the_town_runs_in_the_page(offline):
+    """The model, the law and the counts answer to clicks, keys and the address, with the network off."""
+    page = offline()
+    page.goto((SITE / "index.html").as_uri())  # the root leads to the home page
+    page.wait_for_url("**/docs/index.html*")
+    done = "() => document.querySelector('#town .facts')?.textContent.startsWith('200 draws at S = ')"
+    page.wait_for_function(done)
+    town = page.locator("#town")
+    assert town.locator("circle").count() == 600 and town.locator(".trail button").count() == 6
+    first = town.locator(".lists section.law li").first.inner_text()
+    town.locator("svg").click(position={"x": 40, "y": 60})
+    assert town.locator(".trail button").count() == 7
+    page.wait_for_function(done)
+    assert town.locator(".lists section.law li").first.inner_text() != first
+    town.get_by_label("the model").check()
+    assert town.locator("circle.on.model").count() > 0 and town.locator("circle.on.law").count() == 0
+    before = town.locator(".facts").inner_text()
+    steps = town.get_by_label("S, the number of sampling steps")
+    steps.focus()
+    for _ in range(4):
+        page.keyboard.press("ArrowLeft")
+    assert steps.get_attribute("aria-valuetext") == "S = 1"
+    page.wait_for_function(done)
+    assert town.locator(".facts").inner_text() != before
+    name = page.locator("#town datalist option").nth(123).get_attribute("value")
+    town.get_by_label("add a place by its name").fill(name)
+    page.keyboard.press("Enter")
+    assert town.locator(".trail button").last.inner_text().startswith(name.split(",")[0])
+    shared, shown = page.url, town.locator(".lists section.law").inner_text()
+    page.goto("about:blank")
+    page.goto(shared)  # the address holds the state
+    page.wait_for_function(done)
+    assert town.locator(".lists section.law").inner_text() == shown
+    town.get_by_role("button", name="clear").click()
+    assert town.locator(".trail button").count() == 0 and town.locator(".lists li").count() == 0
+
+
+def test_the_home_page_is_light_and_quick(offline):
+    assert sum(path.stat().st_size for path in (SITE / "docs/index.html", SITE / "_static/town.js")) < 2 * 2**20
+    page = offline()
+    page.goto((SITE / "docs/index.html").as_uri())
+    page.wait_for_function("() => document.querySelectorAll('#town .lists section.law li').length > 0")
+    shown = page.evaluate("() => performance.now()")  # since the page was opened
+    empty = page.evaluate(  # how long this machine takes for a hundred redraws of nothing
+        "async () => { const t = performance.now(); for (let n = 0; n < 60; n++) "
+        "await new Promise(requestAnimationFrame); return performance.now() - t; }"
+    )
+    assert shown < max(1_500, 4 * empty), (shown, empty)

@@ -12,7 +12,7 @@ from dae4rec_core.views.plots import COLOURS, panels, png
 from dae4rec_core.views.widgets import Explorer, View, frames
 
 WINNER = "who wins"
-WIDEST = 1.5  # a lead that has the full colour: a factor of 2.8
+WIDEST = 0.8  # a lead that has the full colour: a factor of 1.7
 
 
 class MapExplorer:
