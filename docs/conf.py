@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+import anywidget
+
 from dae4rec_core.views import page
 
 HERE = Path(__file__).parent
@@ -31,10 +33,15 @@ suppress_warnings = ["mystnb.mime_priority"]  # JSON beside the pictures of widg
 
 # what the browser runs comes from docs/node_modules (see package.json), copied so that no request leaves the page
 vendor = HERE / "_build" / "vendor"
-vendor.mkdir(parents=True, exist_ok=True)
 dist = HERE / "node_modules/@jupyter-widgets/html-manager/dist"
-for path in (dist / "embed.js", *dist.glob("*.woff2"), HERE / "node_modules/mathjax/es5/tex-svg-full.js"):
-    shutil.copy(path, vendor)
+# embed-amd.js asks for its fonts under the names of its modules
+for folder in (vendor, vendor / "@jupyter-widgets", vendor / "@jupyter-widgets/html-manager/dist"):
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in dist.glob("*.woff2"):
+        shutil.copy(path, folder)
+for path in ("requirejs/require.js", "@jupyter-widgets/html-manager/dist/embed-amd.js", "mathjax/es5/tex-svg-full.js"):
+    shutil.copy(HERE / "node_modules" / path, vendor)
+shutil.copy(Path(anywidget.__file__).parent / "nbextension/index.js", vendor / "anywidget.js")
 page.write_town(HERE.parent / "data/town", HERE.parent / "data/artifacts/town/checkpoint", vendor / "town.js")
 shutil.copy(page.HERE / "town.css", vendor)
 html_extra_path = ["_extra"]  # index.html at the root, which leads to the home page
@@ -42,4 +49,5 @@ html_static_path = ["_static", "_build/vendor"]
 html_css_files = ["series.css", "town.css"]
 html_js_files = ["mathjax-hub.js"]
 mathjax_path = "tex-svg-full.js"
-nb_ipywidgets_js = {"embed.js": {}}
+# embed-amd.js, unlike embed.js, can load further widgets: anywidget's, which holds the model that runs in the page
+nb_ipywidgets_js = {"require.js": {}, "widgets.js": {}, "embed-amd.js": {}}

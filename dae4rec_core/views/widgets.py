@@ -37,7 +37,8 @@ class Explorer(NamedTuple):
 
 def show(explorer: Explorer) -> None:
     """Display an explorer: the widget, its still picture with alt text, and a line of text, in one bundle."""
-    bundle = explorer.widget._repr_mimebundle_()
+    made = explorer.widget._repr_mimebundle_()
+    bundle = made[0] if isinstance(made, tuple) else made  # anywidget gives its metadata with it
     bundle["text/plain"] = explorer.text
     metadata = {}
     if explorer.still.png:

@@ -127,3 +127,18 @@ def test_a_thousand_moves_end_on_the_last_value(page, lab, live):
     print(f"grown by: kernel {grown[0]:.0f} MB, page {grown[1]:.0f} MB")
     assert max(grown) < 100
     assert page.get_by_label("step", exact=True).input_value() == "2"
+
+
+def test_the_town_explorer_runs_in_lab(page, lab):
+    """A widget of our own: it comes with the kernel's answer and then needs the kernel no more."""
+    open_and_run(page, lab, "00_start_here.ipynb")
+    done = "() => document.querySelector('.dae4rec-town .facts')?.textContent.startsWith('200 draws at S = ')"
+    page.wait_for_function(done, timeout=120_000)
+    town = page.locator(".dae4rec-town").first
+    town.scroll_into_view_if_needed()
+    first = town.locator(".lists section.model li").first.inner_text()
+    town.locator("circle").nth(100).click(force=True)
+    assert town.locator(".trail button").count() == 7
+    page.wait_for_function(done)
+    assert town.locator(".lists section.model li").first.inner_text() != first
+    shot(page, "lab_town")

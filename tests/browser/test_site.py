@@ -95,41 +95,87 @@ def test_equations_are_set_and_search_finds(offline):
     assert page.locator("ul.search li a").count() >= 3
 
 
+DRAWN = "() => document.querySelector('.dae4rec-town .facts')?.textContent.startsWith('200 draws at S = ')"
+
+
 def test_the_town_runs_in_the_page(offline):
-    """The model, the law and the counts answer to clicks, keys and the address, with the network off."""
+    """The model, the law and counting answer to clicks, keys and the address, with the network off."""
     page = offline()
     page.goto((SITE / "index.html").as_uri())  # the root leads to the home page
     page.wait_for_url("**/docs/index.html*")
-    done = "() => document.querySelector('#town .facts')?.textContent.startsWith('200 draws at S = ')"
-    page.wait_for_function(done)
+    page.wait_for_function(DRAWN)
+    assert "history" not in page.url  # the reader's own address stays until they do something
     town = page.locator("#town")
     assert town.locator("circle").count() == 600 and town.locator(".trail button").count() == 6
     first = town.locator(".lists section.law li").first.inner_text()
-    town.locator("svg").click(position={"x": 40, "y": 60})
+    town.locator("circle").nth(100).click(force=True)
     assert town.locator(".trail button").count() == 7
-    page.wait_for_function(done)
+    page.wait_for_function(DRAWN)
     assert town.locator(".lists section.law li").first.inner_text() != first
-    town.get_by_label("the model").check()
+    town.get_by_label("the model", exact=True).check()
     assert town.locator("circle.on.model").count() > 0 and town.locator("circle.on.law").count() == 0
     before = town.locator(".facts").inner_text()
-    steps = town.get_by_label("S, the number of sampling steps")
+    steps = town.get_by_label("S, sampling steps")
+    assert steps.get_attribute("aria-valuetext") == "S = 10"
     steps.focus()
     for _ in range(4):
         page.keyboard.press("ArrowLeft")
     assert steps.get_attribute("aria-valuetext") == "S = 1"
-    page.wait_for_function(done)
+    page.wait_for_function(DRAWN)
     assert town.locator(".facts").inner_text() != before
     name = page.locator("#town datalist option").nth(123).get_attribute("value")
-    town.get_by_label("add a place by its name").fill(name)
+    town.get_by_label("name of a place").fill(name.upper())
     page.keyboard.press("Enter")
     assert town.locator(".trail button").last.inner_text().startswith(name.split(",")[0])
+    town.get_by_label("name of a place").fill("nowhere")
+    page.keyboard.press("Enter")
+    assert town.locator(".status").inner_text() == "No place has this name."
+    town.locator(".trail button").last.focus()
+    page.keyboard.press("Enter")
+    assert town.locator(".trail button").count() == 7
+    assert page.evaluate("() => document.activeElement.closest('.trail') !== null")  # the keyboard stays where it was
     shared, shown = page.url, town.locator(".lists section.law").inner_text()
     page.goto("about:blank")
     page.goto(shared)  # the address holds the state
-    page.wait_for_function(done)
+    page.wait_for_function(DRAWN)
     assert town.locator(".lists section.law").inner_text() == shown
     town.get_by_role("button", name="clear").click()
-    assert town.locator(".trail button").count() == 0 and town.locator(".lists li").count() == 0
+    assert town.locator(".trail button").count() == 0 and town.locator(".lists li:visible").count() == 0
+
+
+@pytest.mark.parametrize(
+    "state, visits",
+    [
+        ("history=1.5&slots=1", 6),  # what can't be is left aside for the first person
+        ("history=3&slots=abc", 6),
+        ("history=600&slots=1", 6),
+        ("history=3,4&slots=1", 6),
+        ("history=3&slots=1&noise=Infinity&S=7", 1),
+        ("where-to-begin", 6),
+        ("history=&slots=", 0),
+    ],
+)
+def test_no_address_breaks_the_town(offline, state, visits):
+    page = offline()
+    page.goto((SITE / "docs/index.html").as_uri() + f"#{state}")
+    page.wait_for_selector("#town .trail li")
+    if visits:
+        page.wait_for_function(DRAWN)
+        assert "at S = 10 " in page.locator("#town .facts").inner_text()
+    assert page.locator("#town .trail button").count() == visits
+    assert page.url.endswith(f"#{state}")
+
+
+def test_a_finger_first_names_a_place_and_then_goes_there(offline):
+    page = offline(400)
+    page.goto((SITE / "docs/index.html").as_uri())
+    page.wait_for_function(DRAWN)
+    dot = page.locator("#town circle").nth(100)
+    dot.scroll_into_view_if_needed()
+    for visits in (6, 7):
+        dot.tap(force=True)
+        assert page.locator("#town .trail button").count() == visits
+    assert ": the true law " in page.locator("#town .status").inner_text()
 
 
 def test_the_home_page_is_light_and_quick(offline):
@@ -138,7 +184,7 @@ def test_the_home_page_is_light_and_quick(offline):
     page.goto((SITE / "docs/index.html").as_uri())
     page.wait_for_function("() => document.querySelectorAll('#town .lists section.law li').length > 0")
     shown = page.evaluate("() => performance.now()")  # since the page was opened
-    empty = page.evaluate(  # how long this machine takes for a hundred redraws of nothing
+    empty = page.evaluate(  # how long this machine takes for sixty redraws of nothing
         "async () => { const t = performance.now(); for (let n = 0; n < 60; n++) "
         "await new Promise(requestAnimationFrame); return performance.now() - t; }"
     )

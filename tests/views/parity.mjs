@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
 const [, , source, weights, questions] = process.argv;
-const { Model, chooseTau, chooseTauBySnr, entropy, top, totalVariation } = await import(pathToFileURL(source).href);
+const { Model, chooseTau, chooseTauBySnr, entropy, samplingDistance, top, totalVariation } = await import(pathToFileURL(source).href);
 const model = new Model(new Uint8Array(readFileSync(weights)));
 const list = (x) => Array.from(x);
 
@@ -28,6 +28,7 @@ if (shares) {
   const h = model.condition(shares.history);
   const p = model.shares(shares.draws, h, shares.history);
   found.shares = { p: list(p), entropy: entropy(p), far: totalVariation(p, shares.law) };
+  found.floor = samplingDistance(shares.law, shares.draws.length);
 }
 if (laws) {
   const { Law } = await import(pathToFileURL(source.replace("model.js", "law.js")).href);

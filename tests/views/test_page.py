@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binom
 
 from dae4rec_core import checkpoint, cloud
 from dae4rec_core.config import PRESETS, Config
@@ -163,7 +164,10 @@ def test_shares_of_draws_are_those_of_the_module(tmp_path):
     draws = recommender.draw(history, 40, 10, generator=torch.Generator().manual_seed(0))
     law = torch.rand(1, 600, generator=torch.Generator().manual_seed(1)).double().softmax(1)
     asked = {"history": [5, 77, 300], "draws": draws[0].tolist(), "law": law[0].tolist()}
-    found = ask(weights, tmp_path, asked=[], shares=asked)["shares"]
+    answered = ask(weights, tmp_path, asked=[], shares=asked)
+    found, n = answered["shares"], np.arange(41)
+    mean = sum((binom.pmf(n, 40, p) * abs(n / 40 - p)).sum() for p in law[0].tolist()) / 2
+    assert answered["floor"] == pytest.approx(mean)  # how far 40 draws of the law itself are from it
     expected = cloud.probabilities(recommender.model, history, draws, width=0)
     np.testing.assert_allclose(found["p"], expected[0])
     assert found["entropy"] == pytest.approx(cloud.entropy(expected).item())

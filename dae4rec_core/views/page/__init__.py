@@ -77,16 +77,19 @@ def town_about(folder: str | Path, dataset: Dataset, split: Split, people: Seque
         "venue": law.index_of(dataset.item_ids).tolist(),
         "law": law_parameters(law),
         "popularity": visits.tolist(),
-        "follows": [list(zip(row.indices.tolist(), row.data.astype(int).tolist(), strict=True)) for row in counts],
+        "follows": [
+            [list(pair) for pair in zip(row.indices.tolist(), row.data.astype(int).tolist(), strict=True)]
+            for row in counts
+        ],
         "people": [person(dataset, split, user) for user in people],
     }
 
 
 def person(dataset: Dataset, split: Split, user: str) -> dict[str, Any]:
     """The visits of a user before the test answer, their slots of the day, and the answer."""
-    rows = slice(*dataset.offsets[[number := dataset.user_index(user), number + 1]])
-    test = int(split.test[np.searchsorted(split.test, rows.start)])
-    before = slice(rows.start, test)
+    first = dataset.offsets[dataset.user_index(user)]
+    test = int(split.test[np.searchsorted(split.test, first)])
+    before = slice(first, test)
     return {
         "name": user,
         "items": dataset.items[before].tolist(),

@@ -17,6 +17,8 @@
  * @property {number[]} etas  (E,)
  */
 
+import { dot } from "./model.js";
+
 export class Law {
   /** @param {Parameters} parameters */
   constructor(parameters) {
@@ -111,11 +113,4 @@ export class Law {
     for (const venue of items) p[venue] += returning / items.length;
     return p;
   }
-}
-
-/** @param {ArrayLike<number>} a @param {ArrayLike<number>} b */
-function dot(a, b) {
-  let sum = 0;
-  for (let i = 0; i < a.length; i++) sum += a[i] * b[i];
-  return sum;
 }

@@ -32,15 +32,13 @@ const HALVES = Float32Array.from({ length: 65536 }, (_, bits) => {
  * @returns {{tensors: Map<string, Tensor>, about: any}}
  */
 export function parse(bytes) {
-  const copy = bytes.slice(); // views on numbers need an aligned start
-  const view = new DataView(copy.buffer);
-  const length = Number(view.getBigUint64(0, true));
-  const header = JSON.parse(new TextDecoder().decode(copy.subarray(8, 8 + length)));
+  const length = Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true));
+  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length)));
   const tensors = new Map();
   for (const [name, entry] of Object.entries(header)) {
     if (name === "__metadata__") continue;
     const [first, last] = entry.data_offsets;
-    const raw = copy.slice(8 + length + first, 8 + length + last).buffer;
+    const raw = bytes.slice(8 + length + first, 8 + length + last).buffer; // a copy starts where numbers may
     tensors.set(name, { data: numbers(raw, entry.dtype, name), shape: entry.shape });
   }
   return { tensors, about: JSON.parse(header.__metadata__.recommender) };
@@ -501,8 +499,8 @@ export class Model {
   }
 }
 
-/** @param {Vector} a @param {Vector} b */
-function dot(a, b) {
+/** @param {ArrayLike<number>} a @param {ArrayLike<number>} b */
+export function dot(a, b) {
   let sum = 0;
   for (let i = 0; i < a.length; i++) sum += a[i] * b[i];
   return sum;
@@ -528,5 +526,21 @@ export function entropy(p) {
 export function totalVariation(p, q) {
   let sum = 0;
   for (let item = 0; item < p.length; item++) sum += Math.abs(p[item] - q[item]);
+  return sum / 2;
+}
+
+/**
+ * The mean total variation between a law and the shares of n draws from it, exactly (de Moivre's mean deviation).
+ * @param {Vector} law @param {number} n
+ */
+export function samplingDistance(law, n) {
+  let sum = 0;
+  for (const p of law) {
+    if (p <= 0 || p >= 1) continue;
+    const k = Math.floor(n * p) + 1;
+    let log = Math.log(2 * k) + k * Math.log(p) + (n - k + 1) * Math.log1p(-p);
+    for (let i = 1; i <= k; i++) log += Math.log((n - k + i) / i);
+    sum += Math.exp(log) / n;
+  }
   return sum / 2;
 }

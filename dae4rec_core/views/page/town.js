@@ -1,5 +1,5 @@
 /**
- * The town explorer: click places to make a history, and see what the law, the model and the counts say comes next.
+ * The town explorer: click places to make a history, and see what the law, the model and counting say comes next.
  *
  * @typedef {import("./model.js").Model} Model
  * @typedef {import("./law.js").Law} Law
@@ -10,28 +10,45 @@
  * @property {import("./law.js").Parameters} law
  * @property {{name: string, items: number[], slots: number[], next: number}[]} people
  * @property {number[]} popularity  how often each item was visited in training
+ * @property {[number, number][][]} follows  of each item: what followed it in training, and how often
  */
 
-import { Model, chooseTau, normal, top, totalVariation, entropy } from "./model.js";
+import { Model, chooseTau, entropy, normal, samplingDistance, top, totalVariation } from "./model.js";
 import { Law } from "./law.js";
 
 const DRAWS = 200;
-const AT_ONCE = 10; // draws between two pictures
-const STEPS = [1, 2, 3, 5, 10, 20, 50, 100, 200];
+const BUSY = 12; // milliseconds of drawing between two pictures
+const STEPS = [1, 2, 3, 5, 10, 20, 50];
 const SLOTS = ["morning", "noon", "evening", "night"];
 const LAYERS = /** @type {const} */ (["law", "model", "counts"]);
 const SAYS = { law: "the true law", model: "the model", counts: "counting" };
-const SVG = "http://www.w3.org/2000/svg";
+const HOW = {
+  law: "exact; it knows the rules of the town and the hours of the visits",
+  model: `share of ${DRAWS} draws whose nearest place it is; no compensator, no hours, the newest visits alone`,
+  counts: "where others went from the newest place (90%), and what is popular (10%)",
+};
+const LISTED = 8;
+const FAR = 30; // of 640 units of the map: a click farther than that from every place means none
+const LONGEST = 200; // visits that an address may hold
 
 /**
  * @param {string} tag @param {Record<string, string | number>} [attributes] @param {...(Node | string)} children
  * @returns {any}
  */
 function h(tag, attributes = {}, ...children) {
-  const drawn = ["svg", "circle", "path", "g", "title"].includes(tag);
-  const element = drawn ? document.createElementNS(SVG, tag) : document.createElement(tag);
+  const drawn = ["svg", "circle", "path"].includes(tag);
+  const element = drawn
+    ? document.createElementNS("http://www.w3.org/2000/svg", tag)
+    : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, String(value));
   element.append(...children);
+  return element;
+}
+
+/** @param {string} words @param {() => void} action */
+function button(words, action) {
+  const element = h("button", { type: "button" }, words);
+  element.addEventListener("click", action);
   return element;
 }
 
@@ -49,162 +66,221 @@ export class TownExplorer {
     this.next = -1; // where the person really went, if it is a person of the town
     this.S = 10;
     this.seed = 0;
-    this.compensate = false;
     /** @type {"law" | "model" | "counts"} */ this.layer = "law";
     /** @type {Record<string, Float64Array>} */ this.p = {};
-    this.job = 0; // draws of an older question stop
+    this.drawn = 0;
+    this.job = 0; // draws for an older question stop
+    this.pointed = -1;
+    /** @type {string[]} */ this.drawnAs = []; // what each circle looks like, so that only changes are written
     this.build(root);
     this.restore();
+    window.addEventListener("hashchange", () => {
+      if (window.location.hash.includes("history=")) this.restore();
+    });
   }
 
   /** @param {HTMLElement} root */
   build(root) {
-    const { about } = this;
-    this.map = h("svg", { viewBox: "0 0 640 600", role: "group", "aria-label": "Map of the town, 600 places" });
+    this.buildMap();
+    this.trail = h("ol", { class: "trail", "aria-label": "the history, oldest first" });
+    this.facts = h("p", { class: "facts" });
+    this.status = h("p", { class: "status" });
+    this.spoken = h("p", { class: "spoken", role: "status" }); // for screen readers, once for each question
+    this.lists = h("div", { class: "lists" }, ...LAYERS.map((layer) => this.buildList(layer)));
+    const parts = [this.buildControls(), this.buildLayers(), this.buildSettings()];
+    const side = h("div", { class: "side" }, ...parts, this.facts, this.status, this.spoken);
+    root.classList.add("dae4rec-town");
+    root.replaceChildren(h("div", { class: "map" }, this.map), side, this.trail, this.lists);
+  }
+
+  buildMap() {
+    const { xy, names } = this.about;
+    const label = `Map of the town with ${names.length} places; places can also be added by their name`;
+    this.map = h("svg", { viewBox: "0 0 640 600", role: "img", "aria-label": label });
     this.path = h("path", { class: "walk" });
-    this.map.append(this.path);
-    const xs = about.xy.map(([x]) => x);
-    const ys = about.xy.map(([, y]) => y);
+    const [xs, ys] = [xy.map(([x]) => x), xy.map(([, y]) => y)];
     const [left, right, low, high] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
-    this.at = about.xy.map(([x, y]) => [
+    this.at = xy.map(([x, y]) => [
       20 + (600 * (x - left)) / (right - left),
       580 - (560 * (y - low)) / (high - low),
     ]);
-    this.dots = this.at.map(([x, y], item) => {
-      const dot = h("circle", { cx: x.toFixed(1), cy: y.toFixed(1), r: 2.5, "data-item": item });
-      this.map.append(dot);
-      return dot;
+    this.dots = this.at.map(([x, y]) => h("circle", { cx: x.toFixed(1), cy: y.toFixed(1) }));
+    this.map.append(...this.dots, this.path);
+    this.map.addEventListener("pointermove", (/** @type {PointerEvent} */ event) => {
+      if (event.pointerType !== "touch") this.point(this.nearestTo(event));
     });
-    this.map.addEventListener("pointermove", (/** @type {PointerEvent} */ event) => this.tell(this.nearestTo(event)));
-    this.map.addEventListener("click", (/** @type {MouseEvent} */ event) => this.add(this.nearestTo(event)));
-
-    this.status = h("p", { class: "status" }, "Point at a place to see its name and what each says of it.");
-    this.trail = h("div", { class: "trail", "aria-label": "the history, oldest first" });
-    this.lists = h("div", { class: "lists" });
-    this.facts = h("p", { class: "facts", role: "status" });
-    const datalist = h("datalist", { id: `places-${about.names.length}` });
-    datalist.append(...about.names.map((name) => h("option", { value: name })));
-    this.search = h("input", { list: datalist.id, placeholder: "type a place", "aria-label": "add a place by its name" });
-    this.search.addEventListener("change", () => {
-      const item = about.names.indexOf(this.search.value);
-      if (item >= 0) {
-        this.search.value = "";
-        this.add(item);
-      }
+    this.map.addEventListener("click", (/** @type {PointerEvent} */ event) => {
+      const item = this.nearestTo(event);
+      if (item < 0) return;
+      // a finger has no hover: its first tap names a place, its second one adds it
+      if (event.pointerType === "touch" && item !== this.pointed) this.point(item);
+      else this.add(item);
     });
-    this.person = h("select", { "aria-label": "load a person of the town" });
-    this.person.append(h("option", { value: "" }, "a person …"));
-    about.people.forEach(({ name }, n) => this.person.append(h("option", { value: n }, name)));
-    this.person.addEventListener("change", () => this.load(Number(this.person.value)));
+  }
 
-    const controls = h("div", { class: "controls" });
-    controls.append(this.person, this.search, datalist, button("clear", () => this.reset()));
-    const layers = h("fieldset", { class: "layers" }, h("legend", {}, "who is asked"));
+  /** A person, a place by its name, or nothing. */
+  buildControls() {
+    const { names, people } = this.about;
+    const datalist = h("datalist", { id: "dae4rec-places" }, ...names.map((name) => h("option", { value: name })));
+    this.search = h("input", { list: datalist.id, placeholder: "add a place by name", "aria-label": "name of a place" });
+    const form = h("form", {}, this.search, h("button", {}, "add"));
+    form.addEventListener("submit", (/** @type {Event} */ event) => {
+      event.preventDefault();
+      this.addByName(this.search.value.trim().toLowerCase());
+    });
+    this.person = h("select", { "aria-label": "load a person of the town" }, h("option", { value: "" }, "a person …"));
+    this.person.append(...people.map(({ name }, n) => h("option", { value: n }, name)));
+    this.person.addEventListener("change", () => {
+      if (this.person.value) this.load(Number(this.person.value));
+    });
+    const clear = button("clear", () => this.change([], []));
+    return h("div", { class: "controls" }, this.person, form, datalist, clear);
+  }
+
+  buildLayers() {
+    const fields = h("fieldset", { class: "layers" }, h("legend", {}, "on the map"));
     for (const layer of LAYERS) {
-      const radio = h("input", { type: "radio", name: "layer", value: layer });
+      const radio = h("input", { type: "radio", name: "dae4rec-layer", value: layer });
       radio.checked = layer === this.layer;
       radio.addEventListener("change", () => {
         this.layer = layer;
-        this.paint();
+        this.paintMap();
       });
-      layers.append(h("label", { class: layer }, radio, ` ${SAYS[layer]}`));
+      fields.append(h("label", { class: layer }, radio, ` ${SAYS[layer]}`));
     }
-    const steps = h("input", { type: "range", min: 0, max: STEPS.length - 1, value: STEPS.indexOf(this.S) });
-    steps.setAttribute("aria-label", "S, the number of sampling steps");
-    const said = h("output", {}, `S = ${this.S}`);
-    steps.addEventListener("input", () => {
-      this.S = STEPS[Number(steps.value)];
-      said.textContent = `S = ${this.S}`;
-      steps.setAttribute("aria-valuetext", said.textContent);
-      this.ask();
-    });
-    this.steps = steps;
-    this.said = said;
-    const settings = h("div", { class: "settings" }, h("label", {}, "steps ", steps, " ", said));
-    settings.append(
-      button("another noise", () => {
-        this.seed += 1;
-        this.ask();
-      }),
-    );
-    const side = h("div", { class: "side" }, controls, this.trail, layers, settings, this.facts, this.status);
-    root.classList.add("dae4rec-town");
-    root.replaceChildren(h("div", { class: "map" }, this.map), side, this.lists);
+    return fields;
   }
 
-  /** The item nearest to the pointer. @param {MouseEvent} event */
+  buildSettings() {
+    this.steps = h("input", { type: "range", min: 0, max: STEPS.length - 1, "aria-label": "S, sampling steps" });
+    this.said = h("span", { "aria-hidden": "true" });
+    this.steps.addEventListener("input", () => {
+      this.S = STEPS[Number(this.steps.value)];
+      this.showSteps();
+      this.draw();
+      this.remember();
+    });
+    const dice = button("another noise", () => {
+      this.seed += 1;
+      this.draw();
+      this.remember();
+    });
+    return h("div", { class: "settings" }, h("label", {}, "the model's steps ", this.steps, " ", this.said), dice);
+  }
+
+  showSteps() {
+    this.steps.value = STEPS.indexOf(this.S);
+    this.said.textContent = `S = ${this.S}`;
+    this.steps.setAttribute("aria-valuetext", this.said.textContent);
+  }
+
+  /** A heading, how its numbers are made, and LISTED rows that are filled again and again. @param {string} layer */
+  buildList(layer) {
+    const rows = Array.from({ length: LISTED }, () => {
+      const share = h("span", { class: "share" });
+      const row = { item: -1, li: h("li", { hidden: "" }), entry: button("", () => this.add(row.item)), share };
+      row.entry.className = "entry";
+      row.li.append(row.entry, share);
+      return row;
+    });
+    this.rows = { ...this.rows, [layer]: rows };
+    const name = /** @type {keyof typeof SAYS} */ (layer);
+    const heading = [h("h2", {}, SAYS[name]), h("p", { class: "how" }, HOW[name])];
+    return h("section", { class: layer }, ...heading, h("ol", {}, ...rows.map(({ li }) => li)));
+  }
+
+  /** The item nearest to the pointer, -1 if none is near. @param {MouseEvent} event */
   nearestTo(event) {
     const box = this.map.getBoundingClientRect();
     const x = ((event.clientX - box.left) / box.width) * 640;
     const y = ((event.clientY - box.top) / box.height) * 600;
-    let best = 0;
-    const far = (/** @type {number} */ item) => Math.hypot(this.at[item][0] - x, this.at[item][1] - y);
-    for (let item = 1; item < this.at.length; item++) if (far(item) < far(best)) best = item;
-    return best;
+    const far = this.at.map(([left, down]) => Math.hypot(left - x, down - y));
+    const best = far.indexOf(Math.min(...far));
+    return far[best] <= FAR ? best : -1;
   }
 
   /** @param {number} item */
-  tell(item) {
-    if (item === this.told) return;
-    this.told = item;
-    const shares = LAYERS.filter((layer) => this.p[layer]).map(
-      (layer) => `${SAYS[layer]} ${percent(this.p[layer][item])}`,
-    );
-    this.status.textContent = `${this.about.names[item]}${shares.length ? `: ${shares.join(", ")}` : ""}`;
+  point(item) {
+    if (item === this.pointed) return;
+    if (this.pointed >= 0) this.dots[this.pointed].classList.remove("pointed");
+    if (item >= 0) this.dots[item].classList.add("pointed");
+    this.pointed = item;
+    this.tell();
   }
 
-  /** @param {number} item */
+  /** What each of the three says of the place that is pointed at. */
+  tell() {
+    if (this.pointed < 0) {
+      this.status.textContent = "Point at a place, or tap it, to see its name; click, or tap it again, to go there.";
+      return;
+    }
+    const known = LAYERS.filter((layer) => this.p[layer]);
+    const shares = known.map((layer) => `${SAYS[layer]} ${percent(this.p[layer][this.pointed])}`);
+    this.status.textContent = `${this.about.names[this.pointed]}: ${shares.join(", ") || "not visited yet"}`;
+  }
+
+  /** @param {string} wanted in lower case */
+  addByName(wanted) {
+    const found = this.about.names.flatMap((name, item) => (name.toLowerCase().startsWith(wanted) ? [item] : []));
+    const exact = found.filter((item) => this.about.names[item].toLowerCase() === wanted);
+    const [item] = exact.length ? exact : found;
+    if (!wanted || !(exact.length || found.length === 1)) {
+      this.status.textContent = wanted && found.length ? "Several places begin so; type more." : "No place has this name.";
+      return;
+    }
+    this.search.value = "";
+    this.add(item);
+  }
+
+  /** Go to a place, at the next time of the day. @param {number} item */
   add(item) {
-    this.items.push(item);
-    this.slots.push(this.slots.length ? (this.slots[this.slots.length - 1] + 1) % 4 : 1);
-    this.next = -1;
-    this.ask();
+    const slot = this.slots.length ? (this.slots[this.slots.length - 1] + 1) % 4 : 1;
+    this.change([...this.items, item], [...this.slots, slot]);
   }
 
   /** @param {number} place */
   remove(place) {
-    this.items.splice(place, 1);
-    this.slots.splice(place, 1);
-    this.next = -1;
-    this.ask();
+    const rest = (/** @type {number[]} */ values) => values.filter((_, n) => n !== place);
+    this.change(rest(this.items), rest(this.slots));
+    const chips = this.trail.querySelectorAll("button");
+    (chips[Math.max(0, place - 1)] ?? this.search).focus();
   }
 
-  reset() {
-    this.items = [];
-    this.slots = [];
-    this.next = -1;
+  /** A history that the reader made. @param {number[]} items @param {number[]} slots */
+  change(items, slots) {
     this.person.value = "";
-    this.ask();
+    this.ask(items, slots, -1);
+    this.remember();
   }
 
   /** @param {number} n */
   load(n) {
-    const person = this.about.people[n];
-    if (!person) return;
-    this.items = [...person.items];
-    this.slots = [...person.slots];
-    this.next = person.next;
-    this.ask();
+    const { items, slots, next } = this.about.people[n];
+    this.ask(items, slots, next);
+    this.remember();
   }
 
-  /** From the address, or the first person. */
+  /** From the address; without a history there, or with one that can't be, the first person. */
   restore() {
-    const state = new URLSearchParams(safeHash());
-    const items = (state.get("history") ?? "").split(",").filter(Boolean).map(Number);
-    const slots = (state.get("slots") ?? "").split(",").filter(Boolean).map(Number);
-    const known = items.every((item) => item >= 0 && item < this.about.names.length);
-    this.S = STEPS.includes(Number(state.get("S"))) ? Number(state.get("S")) : 10;
-    this.steps.value = STEPS.indexOf(this.S);
-    this.said.textContent = `S = ${this.S}`;
-    this.seed = Number(state.get("noise")) || 0;
-    if (!items.length || !known || slots.length !== items.length) {
+    const state = new URLSearchParams(window.location.hash.slice(1));
+    const whole = (/** @type {string} */ key, /** @type {number} */ below) => {
+      const found = (state.get(key) ?? "").split(",").filter(Boolean).map(Number);
+      return found.every((n) => Number.isInteger(n) && n >= 0 && n < below) ? found : null;
+    };
+    const [items, slots] = [whole("history", this.about.names.length), whole("slots", 4)];
+    const [noise, steps] = [whole("noise", 2 ** 31), whole("S", 1 + STEPS[STEPS.length - 1])];
+    this.seed = noise?.[0] ?? 0;
+    this.S = steps?.length === 1 && STEPS.includes(steps[0]) ? steps[0] : 10;
+    this.showSteps();
+    if (!state.has("history") || !items || !slots || items.length !== slots.length || items.length > LONGEST) {
+      const [first] = this.about.people;
       this.person.value = "0";
-      this.load(0);
+      this.ask(first.items, first.slots, first.next);
       return;
     }
-    this.items = items;
-    this.slots = slots.map((slot) => Math.min(3, Math.max(0, slot)));
-    this.ask();
+    const same = this.about.people.findIndex((person) => `${person.items}|${person.slots}` === `${items}|${slots}`);
+    this.person.value = same < 0 ? "" : same;
+    this.ask(items, slots, same < 0 ? -1 : this.about.people[same].next);
   }
 
   remember() {
@@ -212,132 +288,142 @@ export class TownExplorer {
     try {
       window.history.replaceState(null, "", `#${new URLSearchParams(state)}`);
     } catch {
-      // a page inside a page may not change the address
+      // a page inside another page may not change its address
     }
   }
 
-  /** Everything anew: the law and the counts at once, the model's draws a few at a time. */
-  ask() {
-    this.job += 1;
-    this.told = undefined;
+  /**
+   * Another history: the law and counting answer at once, the model's draws follow.
+   * @param {number[]} items @param {number[]} slots @param {number} next
+   */
+  ask(items, slots, next) {
+    [this.items, this.slots, this.next] = [items, slots, next];
     this.p = {};
-    this.remember();
-    if (this.items.length) {
-      const venues = this.items.map((item) => this.about.venue[item]);
-      const law = this.law.next(venues, this.slots);
-      this.p.law = Float64Array.from(this.about.venue, (venue) => law[venue]);
-      this.p.counts = this.count();
-      this.draw(this.job);
+    if (items.length) {
+      const law = this.law.next(
+        items.map((item) => this.about.venue[item]),
+        slots,
+      );
+      this.p = { law: Float64Array.from(this.about.venue, (venue) => law[venue]), counts: this.count() };
     }
-    this.paint();
+    this.paintTrail();
+    this.draw();
   }
 
   /** First-order transitions of the newest item, with a tenth of popularity. */
   count() {
-    const { popularity, follows } = /** @type {any} */ (this.about);
+    const { popularity, follows } = this.about;
     const row = follows[this.items[this.items.length - 1]];
-    const p = Float64Array.from(popularity, (/** @type {number} */ n) => n);
-    const total = p.reduce((sum, n) => sum + n, 0);
-    for (let item = 0; item < p.length; item++) p[item] *= 0.1 / total;
-    const steps = row.reduce((/** @type {number} */ sum, /** @type {number[]} */ [, n]) => sum + n, 0);
+    const steps = row.reduce((sum, [, n]) => sum + n, 0);
+    const visits = popularity.reduce((sum, n) => sum + n, 0);
+    const p = Float64Array.from(popularity, (n) => ((steps ? 0.1 : 1) * n) / visits);
     for (const [item, n] of row) p[item] += (0.9 * n) / steps;
     return p;
   }
 
-  /** @param {number} job */
-  draw(job) {
-    const history = this.items;
+  /** The model's draws anew, a few milliseconds at a time. */
+  draw() {
+    this.job += 1;
+    this.drawn = 0;
+    delete this.p.model;
+    this.paint();
+    if (!this.items.length) return;
+    const [job, history] = [this.job, this.items];
     const condition = this.model.condition(history);
     const f = this.model.predictor(condition, history);
     const tau = chooseTau(this.model.timesteps, this.S);
     const noise = normal(1 + this.seed);
-    const shares = new Float64Array(this.about.names.length);
-    let drawn = 0;
+    const counts = new Float64Array(this.about.names.length);
     const some = () => {
       if (job !== this.job) return;
-      const until = performance.now() + 30;
+      const until = performance.now() + BUSY;
       do {
-        for (let n = 0; n < AT_ONCE && drawn < DRAWS; n++) {
-          const chain = this.model.chain(f, noise(this.model.dim), tau);
-          shares[this.model.nearest(chain.beliefs[chain.beliefs.length - 1], condition, history)] += 1;
-          drawn += 1;
-        }
-      } while (drawn < DRAWS && performance.now() < until);
-      this.p.model = shares.map((count) => count / drawn);
-      this.drawn = drawn;
+        const { beliefs } = this.model.chain(f, noise(this.model.dim), tau);
+        counts[this.model.nearest(beliefs[beliefs.length - 1], condition, history)] += 1;
+        this.drawn += 1;
+      } while (this.drawn < DRAWS && performance.now() < until);
+      this.p.model = counts.map((count) => count / this.drawn);
       this.paint();
-      if (drawn < DRAWS) setTimeout(some);
+      if (this.drawn < DRAWS) setTimeout(some);
     };
-    some();
+    setTimeout(some);
   }
 
   paint() {
+    this.paintMap();
+    for (const layer of LAYERS) if (layer !== "model" || this.drawn === DRAWS || !this.drawn) this.paintList(layer);
+    this.tell();
+    this.paintFacts();
+  }
+
+  paintMap() {
     const p = this.p[this.layer];
     this.dots.forEach((dot, item) => {
       const share = p ? p[item] : 0;
-      dot.setAttribute("r", (share > 0.0005 ? Math.max(2.5, 46 * Math.sqrt(share)) : 2.5).toFixed(1));
-      dot.setAttribute("class", share > 0.0005 ? `on ${this.layer}` : item === this.next ? "next" : "off");
+      const on = share > 0.0005;
+      const r = (on ? Math.max(2.5, 46 * Math.sqrt(share)) : 2.5).toFixed(1);
+      const kind = `${on ? `on ${this.layer}` : "off"}${item === this.next ? " next" : ""}`;
+      if (this.drawnAs[item] === r + kind) return;
+      this.drawnAs[item] = r + kind;
+      dot.setAttribute("r", r);
+      dot.setAttribute("class", `${kind}${item === this.pointed ? " pointed" : ""}`);
     });
     const walk = this.items.slice(-8).map((item) => this.at[item].map((value) => value.toFixed(1)).join(" "));
     this.path.setAttribute("d", walk.length ? `M${walk.join("L")}` : "");
-    this.paintTrail();
-    this.paintLists();
   }
 
   paintTrail() {
+    const unseen = this.items.length - this.model.config.data.max_len;
     const shown = this.items.map((item, place) => {
-      const name = this.about.names[item].split(",")[0];
-      const chip = button(`${name} ×`, () => this.remove(place));
-      chip.title = `${this.about.names[item]}, ${SLOTS[this.slots[place]]}: take it out`;
-      return chip;
+      const [name] = this.about.names[item].split(",");
+      const chip = button(`${name} · ${SLOTS[this.slots[place]]} ×`, () => this.remove(place));
+      chip.setAttribute("aria-label", `take out ${this.about.names[item]}, ${SLOTS[this.slots[place]]}`);
+      if (place < unseen) chip.className = "unseen"; // the model looks at the newest ones alone
+      return h("li", {}, chip);
     });
-    this.trail.replaceChildren(...(shown.length ? shown : [h("em", {}, "Click a place on the map to begin.")]));
+    const hint = h("li", {}, h("em", {}, "Click a place on the map. Each visit is at the next time of the day."));
+    this.trail.replaceChildren(...(shown.length ? shown : [hint]));
   }
 
-  paintLists() {
-    const columns = LAYERS.map((layer) => ({ layer, best: this.p[layer] ? top(this.p[layer], 8) : [] }));
-    const law = new Set(columns[0].best);
-    this.lists.replaceChildren(
-      ...columns.map(({ layer, best }) => {
-        const list = h("ol", {});
-        for (const item of best) {
-          if (this.p[layer][item] === 0) continue;
-          const entry = button(this.about.names[item], () => this.add(item));
-          entry.className = `entry${law.has(item) ? " shared" : ""}${item === this.next ? " true" : ""}`;
-          list.append(h("li", {}, entry, h("span", { class: "share" }, percent(this.p[layer][item]))));
-        }
-        return h("section", { class: layer }, h("h3", {}, SAYS[layer]), list);
-      }),
-    );
-    if (!this.p.model) {
-      this.facts.textContent = "";
+  /** @param {"law" | "model" | "counts"} layer */
+  paintList(layer) {
+    const p = this.p[layer];
+    const best = p ? top(p, LISTED) : [];
+    const law = new Set(this.p.law ? top(this.p.law, LISTED) : []);
+    /** @type {any} */ (this.rows)[layer].forEach((/** @type {any} */ row, /** @type {number} */ n) => {
+      const item = best[n];
+      row.li.hidden = !p || !p[item];
+      if (row.li.hidden) return;
+      row.item = item;
+      row.entry.textContent = `${item === this.next ? "★ " : ""}${this.about.names[item]}`;
+      row.entry.classList.toggle("shared", layer !== "law" && law.has(item));
+      row.share.textContent = percent(p[item]);
+    });
+  }
+
+  paintFacts() {
+    const { law, model, counts } = this.p;
+    if (!model || this.drawn < DRAWS) {
+      this.facts.textContent = this.items.length ? `${this.drawn} of ${DRAWS} draws …` : "";
       return;
     }
     const bits = (/** @type {Float64Array} */ q) => entropy(q).toFixed(1);
-    const far = (/** @type {Float64Array} */ q) => totalVariation(q, this.p.law).toFixed(2);
+    const far = (/** @type {Float64Array} */ q) => totalVariation(q, law).toFixed(2);
+    const went = this.next >= 0 ? ` This person went to ${this.about.names[this.next]} (★).` : "";
     this.facts.textContent =
-      `${this.drawn} draws at S = ${this.S}: ${bits(this.p.model)} bits, total variation from the law ` +
-      `${far(this.p.model)}. The law has ${bits(this.p.law)} bits; counting is ${far(this.p.counts)} away.` +
-      (this.next >= 0 ? ` This person went to ${this.about.names[this.next]} (★).` : "");
-  }
-}
-
-/** @param {string} words @param {() => void} action */
-function button(words, action) {
-  const element = h("button", { type: "button" }, words);
-  element.addEventListener("click", action);
-  return element;
-}
-
-function safeHash() {
-  try {
-    return window.location.hash.slice(1);
-  } catch {
-    return "";
+      `${DRAWS} draws at S = ${this.S} are ${far(model)} from the law (total variation); ${DRAWS} draws of the law ` +
+      `itself would be ${samplingDistance(law, DRAWS).toFixed(2)}, and counting is ${far(counts)}. They have ` +
+      `${bits(model)} bits, the law ${bits(law)}. Bold: also among the law's first ${LISTED}.${went}`;
+    this.spoken.textContent = this.facts.textContent;
   }
 }
 
 /** @param {HTMLElement} root @param {Uint8Array} weights @param {About} about */
 export function mountTown(root, weights, about) {
-  return new TownExplorer(root, new Model(weights), about);
+  try {
+    return new TownExplorer(root, new Model(weights), about);
+  } catch (error) {
+    root.textContent = `The explorer could not start: ${error instanceof Error ? error.message : error}`;
+    return null;
+  }
 }
