@@ -47,7 +47,7 @@ shutil.copy(page.HERE / "town.css", vendor)
 html_extra_path = ["_extra"]  # index.html at the root, which leads to the home page
 html_static_path = ["_static", "_build/vendor"]
 html_css_files = ["series.css", "town.css"]
-html_js_files = ["mathjax-hub.js"]
+html_js_files = ["mathjax-hub.js", "accessible.js"]
 mathjax_path = "tex-svg-full.js"
 # embed-amd.js, unlike embed.js, can load further widgets: anywidget's, which holds the model that runs in the page
 nb_ipywidgets_js = {"require.js": {}, "widgets.js": {}, "embed-amd.js": {}}

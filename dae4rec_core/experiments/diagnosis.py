@@ -312,7 +312,7 @@ def advice(facts: dict[str, float | str], config: Config) -> list[Finding]:
         Finding(
             "preset",
             "improved",
-            f"Try the preset improved first: it was ahead of reference on every data set of results/; {why}.",
+            f"Try the preset improved first: it was ahead of reference on every real data set of results/; {why}.",
         )
     ]
     if density >= DENSE:

@@ -189,3 +189,19 @@ def test_the_home_page_is_light_and_quick(offline):
         "await new Promise(requestAnimationFrame); return performance.now() - t; }"
     )
     assert shown < max(1_500, 4 * empty), (shown, empty)
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("width, scheme", [(1280, "light"), (400, "dark")])
+def test_axe_finds_nothing_serious(offline, name, width, scheme):
+    page = offline(width, scheme)
+    page.goto((SITE / f"{name}.html").as_uri())
+    notebook = ROOT / f"{name}.ipynb"
+    if notebook.exists() and "widgets.show(" in notebook.read_text():
+        page.wait_for_function(f"() => {PICTURES}.length > 0 || document.querySelector('.dae4rec-town .facts')")
+    page.wait_for_timeout(1_000)  # what is mended when widgets have come
+    page.add_script_tag(path=ROOT / "docs/node_modules/axe-core/axe.min.js")
+    found = page.evaluate(
+        "async () => (await axe.run({preload: false})).violations.map(v => [v.impact, v.id, v.nodes[0].target[0]])"
+    )
+    assert [violation for violation in found if violation[0] in ("serious", "critical")] == []

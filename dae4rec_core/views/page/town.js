@@ -377,7 +377,7 @@ export class TownExplorer {
     const shown = this.items.map((item, place) => {
       const [name] = this.about.names[item].split(",");
       const chip = button(`${name} · ${SLOTS[this.slots[place]]} ×`, () => this.remove(place));
-      chip.setAttribute("aria-label", `take out ${this.about.names[item]}, ${SLOTS[this.slots[place]]}`);
+      chip.title = `${this.about.names[item]}: take it out of the history`;
       if (place < unseen) chip.className = "unseen"; // the model looks at the newest ones alone
       return h("li", {}, chip);
     });
