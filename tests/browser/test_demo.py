@@ -22,6 +22,10 @@ def test_both_explorers_react(page, demo, width):
     page.set_viewport_size({"width": width, "height": 1000})
     page.goto(demo, timeout=90_000)
     page.wait_for_function(f"() => {PICTURES}.length === 2", timeout=90_000)
+    drawn = "() => document.querySelector('.dae4rec-town .facts')?.textContent.startsWith('200 draws at S = 10')"
+    page.wait_for_function(drawn, timeout=30_000)
+    page.locator(".dae4rec-town circle").nth(100).click(force=True)
+    assert page.locator(".dae4rec-town .trail button").count() == 7
     S, delta = page.get_by_label("S", exact=True), page.get_by_label("δ", exact=True)
     S.select_option("20")
     page.wait_for_function(f"() => {PICTURES}[0].alt.includes('Step 20 of 20')")

@@ -66,6 +66,16 @@ def test_every_slider_of_03_moves(offline):
         assert expected in pictures(page)[n]
 
 
+RAW = """() => {
+    const walk = document.createTreeWalker(document.querySelector('article'), NodeFilter.SHOW_TEXT), found = [];
+    while (walk.nextNode()) {
+        const { textContent, parentElement } = walk.currentNode;
+        if (textContent.includes('$') && !parentElement.closest('pre, code, script')) found.push(textContent.trim());
+    }
+    return found;
+}"""
+
+
 @pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("width, scheme", [(1280, "light"), (1280, "dark"), (400, "light"), (400, "dark")])
 def test_every_page_reads_well(offline, name, width, scheme):
@@ -74,13 +84,16 @@ def test_every_page_reads_well(offline, name, width, scheme):
     page.wait_for_load_state("load")
     notebook = ROOT / f"{name}.ipynb"
     if notebook.exists() and "widgets.show(" in notebook.read_text():
-        page.wait_for_function(f"() => {PICTURES}.length > 0", timeout=30_000)
-        page.locator(".widget-html img:visible").first.scroll_into_view_if_needed()
+        page.wait_for_function(
+            f"() => {PICTURES}.length > 0 || document.querySelector('.dae4rec-town')", timeout=30_000
+        )
+        page.locator(".widget-html img:visible, .dae4rec-town svg").first.scroll_into_view_if_needed()
     page.wait_for_timeout(300)
     SHOTS.mkdir(exist_ok=True)
     shot(page, f"site_{name.split('/')[1]}_{width}_{scheme}")
     assert page.locator("h1").count() == 1
     assert page.get_by_text("Math input error").count() == 0
+    assert page.evaluate(RAW) == [], "an equation that stayed text"
     assert page.evaluate("() => document.documentElement.scrollWidth") <= width + 1, "the page scrolls sideways"
     for src in page.evaluate("() => [...document.querySelectorAll('article img')].filter(e => !e.alt).map(e => e.src)"):
         pytest.fail(f"a picture without a text: {src[:80]}")
@@ -198,7 +211,7 @@ def test_axe_finds_nothing_serious(offline, name, width, scheme):
     page.goto((SITE / f"{name}.html").as_uri())
     notebook = ROOT / f"{name}.ipynb"
     if notebook.exists() and "widgets.show(" in notebook.read_text():
-        page.wait_for_function(f"() => {PICTURES}.length > 0 || document.querySelector('.dae4rec-town .facts')")
+        page.wait_for_function(f"() => {PICTURES}.length > 0 || document.querySelector('.dae4rec-town')")
     page.wait_for_timeout(1_000)  # what is mended when widgets have come
     page.add_script_tag(path=ROOT / "docs/node_modules/axe-core/axe.min.js")
     found = page.evaluate(
