@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks import pairs, sampling, training
+from benchmarks import page, pairs, sampling, training
 from benchmarks.measure import machine
 
 FOLDER = Path(__file__).parent
-PARTS = {"pairs": pairs.table, "training": training.table, "sampling": sampling.table}
+PARTS = {"pairs": pairs.table, "training": training.table, "sampling": sampling.table, "page": page.table}
 
 
 def main() -> None:

@@ -71,6 +71,6 @@ def table() -> list[dict]:
     add("users", "growth with users, S = 10", slope(users, [time_of(users=u) for u in users]), "exponent")
     dims = (32, 64, 128, 256)
     add("d", "growth with d, S = 10", slope(dims, [time_of(dim=d) for d in dims]), "exponent")
-    for preset in ("reference", "posterior"):
+    for preset in ("reference", "improved", "posterior"):
         add(f"{preset}, S = 10", "1,000 draws for one user over 10,000 items, d = 128", time_of_draws(preset), "s")
     return rows

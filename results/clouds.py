@@ -82,15 +82,15 @@ def write(folder: Path) -> None:
 
 
 @lru_cache(maxsize=2)
-def bench_of(data: str, name: str, folder: Path) -> Bench:
+def bench_of(data: str, name: str, folder: Path, users: int) -> Bench:
     dataset, split = grid.load(data, name, folder)
     config = Config().replace(**grid.data_settings(name), max_len=50)
-    return make_bench(grid.place_of(data, folder), dataset, split, config, USERS)
+    return make_bench(grid.place_of(data, folder), dataset, split, config, users)
 
 
 def measure(data: str, name: str, method: str, seed: int, folder: Path) -> tuple[list[dict], list[dict]]:
     """Rows of TABLE and of RELIABILITY for everything that is measured of one method."""
-    bench = bench_of(data, name, folder)
+    bench = bench_of(data, name, folder, USERS)
     found, bins = [], []
     for row, p in rows(data, name, method, seed, folder, bench):
         facts = {key: row[key] for key in ("method", "kind", "S", "compensator", "draws") if key in row}
@@ -101,30 +101,41 @@ def measure(data: str, name: str, method: str, seed: int, folder: Path) -> tuple
 
 def rows(data: str, name: str, method: str, seed: int, folder: Path, bench: Bench) -> Iterator[tuple[dict, Tensor]]:
     """(row, p on test) of one method."""
-    dataset, split = grid.load(data, name, folder)
-    if method == "no training":
-        for counted, p_of in counting(dataset, split).items():
-            yield from rows_of_probabilities(counted, p_of(bench.validation), p_of(bench.test), bench, fitted=False)
-        if bench.law is not None:
-            yield from rows_of_the_law(data, name, folder, bench)
-    elif method == "SASRec":
-        unit = grid.Unit("clouds", data, name, method, seed, changes=PEER_SETTINGS["SASRec"])
-        parts = ("validation", "test")
-        found = grid.run_peer(unit, dataset, split, None, parts, limit=USERS, scores=True)
-        before, after = (torch.from_numpy(found[f"{part}_scores"]).double().softmax(1) for part in parts)
-        yield from rows_of_probabilities(method, before, after, bench, fitted=True)
-    elif method.endswith(MORE):
+    if method.endswith(MORE):
         method = method.removesuffix(MORE)
         recommender = trained(data, name, seed, OURS[method], {}, folder)
         yield from rows_of_draws(method, recommender, bench, grid.S, False, MANY)
-    else:
+        return
+    for called, (before, after) in probabilities_of(data, name, method, seed, folder, bench, USERS).items():
+        label = f"{called}, softmax" if called in OURS else called
+        yield from rows_of_probabilities(label, before, after, bench, fitted=method != "no training")
+    if method == "no training" and bench.law is not None:
+        yield from rows_of_the_law(data, name, folder, bench)
+    if method in OURS:
         recommender = trained(data, name, seed, OURS[method], {}, folder)
-        before, after = (softmax_of(recommender)(part) for part in (bench.validation, bench.test))
-        yield from rows_of_probabilities(f"{method}, softmax", before, after, bench, fitted=True)
         for steps in STEPS[data]:
             yield from rows_of_draws(method, recommender, bench, steps, False, DRAWS)
         if recommender.compensators:
             yield from rows_of_draws(method, recommender, bench, grid.S, True, DRAWS)
+
+
+def probabilities_of(
+    data: str, name: str, method: str, seed: int, folder: Path, bench: Bench, users: int
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """p(v | history) of the bench's validation and test answers, (N, |V|) each: of every rule that counts, by its name,
+    or the softmax of one trained method. users: those that the bench was made with."""
+    dataset, split = grid.load(data, name, folder)
+    if method == "SASRec":
+        unit = grid.Unit("clouds", data, name, method, seed, changes=PEER_SETTINGS["SASRec"])
+        scored = grid.run_peer(unit, dataset, split, None, ("validation", "test"), limit=users, scores=True)
+        before, after = (torch.from_numpy(scored[f"{part}_scores"]) for part in ("validation", "test"))
+        return {method: (before.double().softmax(1), after.double().softmax(1))}
+    ways = (
+        counting(dataset, split)
+        if method == "no training"
+        else {method: softmax_of(trained(data, name, seed, OURS[method], {}, folder))}
+    )
+    return {called: (p_of(bench.validation), p_of(bench.test)) for called, p_of in ways.items()}
 
 
 def trained(data: str, name: str, seed: int, preset: str, changes: dict, folder: Path) -> Recommender:

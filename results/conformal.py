@@ -4,22 +4,20 @@ Calibrated on validation answers, counted on test answers, by group of history l
 method; ours by the softmax that its lists come from, SASRec by its own.
 """
 
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from dae4rec_core.config import Config
 from dae4rec_core.data.dataset import Examples
-from dae4rec_core.experiments.clouds import Bench, counting, make_bench, softmax_of, without_seen
+from dae4rec_core.experiments.clouds import Bench, without_seen
 from dae4rec_core.experiments.conformal import conformal_rows
 from dae4rec_core.experiments.solvers import law_given_history
 from dae4rec_core.method.model import PAD
 from results import grid
-from results.clouds import OURS, SETS, trained
-from results.plan import PEER_SETTINGS
+from results.clouds import OURS, SETS, bench_of, probabilities_of
 
 USERS = 2_000
 TABLE = grid.FOLDER / "conformal.csv"
@@ -36,7 +34,7 @@ def write(folder: Path) -> None:
 
 def measure(data: str, name: str, method: str, seed: int, folder: Path) -> list[list[dict]]:
     """The rows of one method and seed."""
-    bench = bench_of(data, name, folder)
+    bench = bench_of(data, name, folder, USERS)
     groups = [length_groups(part) for part in (bench.validation, bench.test)]
     targets = bench.validation.target, bench.test.target
     found = methods(data, name, method, seed, folder, bench)
@@ -49,13 +47,6 @@ def measure(data: str, name: str, method: str, seed: int, folder: Path) -> list[
     ]
 
 
-@lru_cache(maxsize=2)
-def bench_of(data: str, name: str, folder: Path) -> Bench:
-    dataset, split = grid.load(data, name, folder)
-    config = Config().replace(**grid.data_settings(name), max_len=50)
-    return make_bench(grid.place_of(data, folder), dataset, split, config, USERS)
-
-
 def length_groups(examples: Examples) -> np.ndarray:
     """The number of each history's group: (N,)."""
     return np.searchsorted(GROUPS, (examples.history != PAD).sum(1).numpy())
@@ -65,23 +56,14 @@ def methods(
     data: str, name: str, method: str, seed: int, folder: Path, bench: Bench
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """p(v | history) on validation and on test, (N, |V|) each, by what it is called."""
-    dataset, split = grid.load(data, name, folder)
-    parts = {"validation": bench.validation, "test": bench.test}
-    found: dict[str, tuple[Tensor, ...]] = {}
-    if method == "no training":
-        found = {counted: tuple(map(p_of, parts.values())) for counted, p_of in counting(dataset, split).items()}
-        if bench.law is not None:
-            config = Config().replace(**grid.data_settings(name), max_len=50)
-            place = grid.place_of(data, folder)
-            before = law_given_history(place, dataset, split, bench.validation, config, "validation")
-            assert before is not None
-            found["the law"] = before, bench.law
-    elif method == "SASRec":
-        unit = grid.Unit("clouds", data, name, method, seed, changes=PEER_SETTINGS["SASRec"])
-        scored = grid.run_peer(unit, dataset, split, None, list(parts), limit=USERS, scores=True)
-        found = {method: tuple(torch.from_numpy(scored[f"{part}_scores"]).double().softmax(1) for part in parts)}
-    else:
-        found = {method: tuple(map(softmax_of(trained(data, name, seed, OURS[method], {}, folder)), parts.values()))}
+    found = probabilities_of(data, name, method, seed, folder, bench, USERS)
+    if method == "no training" and bench.law is not None:
+        dataset, split = grid.load(data, name, folder)
+        config = Config().replace(**grid.data_settings(name), max_len=50)
+        place = grid.place_of(data, folder)
+        before = law_given_history(place, dataset, split, bench.validation, config, "validation")
+        assert before is not None
+        found["the law"] = before, bench.law
     return {
         called: (without_seen(before, bench.validation), without_seen(after, bench.test))
         for called, (before, after) in found.items()

@@ -8,8 +8,10 @@ pick. Test answers are never read here.
 
 The first trial of a method has the values of its preset, or those that a search of rules 1 had found for a peer; the
 others are drawn at random from its space, by optuna. Seconds are of the processor, so that other work on the machine
-changes nothing; they include the pretraining, where a method has one. After an epoch our models are ranked by their
-one-step answer f(x_T, T, h), as in every training; so of DreamRec's recipe the chain itself is not searched.
+changes nothing. They include the pretraining, where a method has one: the preset's 4,000 steps of it would take all of
+the first minute and more, so its length is searched too, and the first trial has the shortest. After an epoch our
+models are ranked by their one-step answer f(x_T, T, h), as in every training; so of DreamRec's recipe the chain itself
+is not searched.
 """
 
 import json
@@ -55,7 +57,8 @@ OURS: Space = {
     "schedule": Choice(("linear", "cosine", "exponential")),
 }
 DEPARTURES: Space = {"positions": Choice((True, False)), "lambda_t": Choice(("uniform", "paper", "min_snr"))}
-AIME: Space = {"delta": Choice((0.1, 1.0, 10.0, 100.0, 1000.0))}
+PRETRAINING = (250, 1000, 4000)  # steps
+AIME: Space = {"delta": Choice((0.1, 1.0, 10.0, 100.0, 1000.0)), "gae_steps": Choice(PRETRAINING)}
 BALANCED: Space = {"pos_weight": Choice((None, 10.0, 100.0))}
 RANKING: Space = {"rank_weight": Choice((10.0, 100.0, 1000.0)), "temperature": Choice((0.07, 0.1, 0.15))}
 GUIDED: Space = {"init_std": Choice((0.1, 1.0)), "guidance": Choice((0.5, 2.0, 4.0))}
@@ -95,7 +98,7 @@ def table_of(name: str) -> Path:
 def candidates(name: str) -> list[dict[str, Any]]:
     """The settings of a method's TRIALS trials, always the same."""
     method = METHODS[name]
-    first = PRESETS[method.preset].flat() if method.preset else PEER_SETTINGS[name]
+    first = PRESETS[method.preset].flat() | {"gae_steps": PRETRAINING[0]} if method.preset else PEER_SETTINGS[name]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     drawn = [study.ask(method.space).params for _ in range(TRIALS - 1)]
@@ -154,17 +157,19 @@ class Spent(Exception):
 
 
 class Budget:
-    """A callback that keeps the best epoch's metrics and ends the training with `Spent` when its seconds are over."""
+    """A callback that keeps the best epoch's metrics and ends all work with `Spent` when its seconds are over.
+
+    That may be in the pretraining already; the metrics are 0 then.
+    """
 
     def __init__(self, seconds: float):
         self.seconds, self.start, self.epochs = seconds, time.process_time(), 0
         self.best = dict.fromkeys(METRICS, 0.0)
 
     def __call__(self, event: Event) -> None:
-        if event.stage != "diffusion":
-            return
-        self.epochs = event.step
-        if event.metrics["NDCG@10"] > self.best["NDCG@10"]:
-            self.best = {name: event.metrics[name] for name in METRICS}
+        if event.stage == "diffusion":
+            self.epochs = event.step
+            if event.metrics["NDCG@10"] > self.best["NDCG@10"]:
+                self.best = {name: event.metrics[name] for name in METRICS}
         if time.process_time() - self.start >= self.seconds:
             raise Spent

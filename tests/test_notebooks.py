@@ -90,6 +90,10 @@ def test_a_reader_is_shown_numbers_and_not_whether_an_assertion_holds(notebook):
             assert not re.search(r"^(.*[:?] )?(True|False)$", text, re.M), f"{cell.source}\n{text}"
 
 
+def test_no_reader_meets_a_warning(notebook):
+    assert [(c.source, o.text) for c in code_cells(notebook) for o in c.outputs if o.get("name") == "stderr"] == []
+
+
 def test_widgets_keep_their_state(notebook):
     if "widgets" in notebook.metadata:
         assert notebook.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"]

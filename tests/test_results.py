@@ -23,7 +23,7 @@ from dae4rec_core.ranking import METRICS, hit_rate, ranks
 from dae4rec_core.streams import stream
 from dae4rec_core.training import fit
 from results import __main__ as command
-from results import grid, maps, peers, search, similarity, tables, understand
+from results import conformal, grid, maps, peers, search, similarity, tables, understand
 from results.plan import PEER_SETTINGS, TINY, units
 
 RAW, FIRST_VISITS = (Config().replace(repeats=repeats, max_len=5) for repeats in ("keep", "first_visits"))
@@ -336,7 +336,8 @@ def test_a_search_asks_for_as_many_possible_trials_of_every_method(name, ring):
     assert len(found) == search.TRIALS and found == search.candidates(name)
     assert len({json.dumps(settings) for settings in found}) == search.TRIALS
     if method.preset:
-        preset = grid.PRESETS[method.preset].replace(**method.changes)
+        shortest = {"gae_steps": search.PRETRAINING[0]} if "gae_steps" in method.space else {}
+        preset = grid.PRESETS[method.preset].replace(**method.changes, **shortest)
         assert preset.replace(**found[0]) == preset
         for settings in found:
             grid.config_of(grid.Unit("search", "ring", "raw", name, 0, method.preset, settings), *ring)
@@ -373,15 +374,16 @@ def test_a_search_halves_by_both_sets_and_goes_on(elsewhere, monkeypatch):
 def test_a_trial_ends_with_its_seconds_and_keeps_the_best_epoch(ring, elsewhere, monkeypatch, tiny):
     monkeypatch.setattr(grid, "load", lambda *_: ring)
     few = {name: tiny.flat()[name] for name in ("dim", "hidden", "max_len", "gae_steps", "timesteps", "lr", "k_core")}
-    unit = grid.Unit("search", "ring", "raw", "DAE4Rec", 0, "reference", few)
+    unit = grid.Unit("search", "ring", "raw", "DAE4Rec", 0, "reference", few | {"gae_steps": 20})
     log = []
     monkeypatch.setattr(search, "fit", lambda *data, callbacks: fit(*data, callbacks=[log.append, *callbacks]))
-    found = search.judge(unit, 1.0, elsewhere)
+    found = search.judge(unit, 2.0, elsewhere)
     epochs = [event for event in log if event.stage == "diffusion"]
     assert found["epochs"] == len(epochs) >= 1 and {event.stage for event in log} == {"gae", "diffusion"}
     assert found["NDCG@10"] == max(event.metrics["NDCG@10"] for event in epochs)
-    assert found["cpu_seconds"] >= 1.0 or len(epochs) > 3  # the seconds ended it, or the patience
-    assert search.judge(unit, 0.0, elsewhere)["epochs"] == 1
+    assert found["cpu_seconds"] >= 2.0 or len(epochs) > 3  # the seconds ended it, or the patience
+    none = search.judge(unit, 0.0, elsewhere)  # over before the pretraining is
+    assert none["epochs"] == none["NDCG@10"] == 0
 
 
 def test_missing_data_is_one_sentence_and_what_needs_none_runs(elsewhere, monkeypatch, capsys):
@@ -579,3 +581,16 @@ def test_a_row_of_the_map_takes_the_counting_that_is_best_on_validation(monkeypa
     assert (row["best counting"], row["DAE4Rec"], row["SASRec"]) == pytest.approx((0.1, 0.2, 0.4))
     assert row["DAE4Rec over counting"] == pytest.approx(1) and row["DAE4Rec over SASRec"] == pytest.approx(-1)
     assert row["winner"] == "SASRec" and row["rules"] == f"{grid.RULES - 1} and {grid.RULES}"
+
+
+@pytest.mark.slow
+def test_what_counting_says_of_the_town_comes_out_again(tmp_path):
+    """Coverage and sizes of conformal sets by counting and by the law, as conformal.csv has them."""
+    [rows] = conformal.measure("town", "raw", "no training", 0, tmp_path)
+    again = pd.DataFrame(rows).astype({"group": str})
+    kept = grid.read_csv(conformal.TABLE).astype({"group": str})
+    kept = kept[(kept["data"] == "town") & (kept["unit"] == "no training")].reset_index(drop=True)
+    keys = ["method", "strangeness", "by group", "level", "group", "users"]
+    pd.testing.assert_frame_equal(again[keys], kept[keys], check_dtype=False)
+    for column in ("coverage", "mean size", "median size"):
+        np.testing.assert_allclose(again[column], kept[column], rtol=2e-3, err_msg=column)

@@ -65,9 +65,16 @@ def make_bench(data: str | Path, dataset: Dataset, split: Split, config: Config,
 
 
 def softmax_of(recommender: Recommender) -> ProbabilitiesOf:
-    """softmax of the scores that a list is made from, at S = 1 without a compensator: no cloud, a formula."""
-    scorer = recommender.scorer(1, compensate=False)
-    return lambda examples: scores(scorer.query(newest(recommender, examples)), scorer.items).double().softmax(1)
+    """softmax of the scores that a list is made from, at S = 1 without a compensator: no cloud, a formula.
+
+    The same examples get the same first noise, whatever was asked before.
+    """
+
+    def softmax(examples: Examples) -> Tensor:
+        scorer = recommender.scorer(1, compensate=False)
+        return scores(scorer.query(newest(recommender, examples)), scorer.items).double().softmax(1)
+
+    return softmax
 
 
 def newest(recommender: Recommender, examples: Examples) -> Tensor:

@@ -10,6 +10,7 @@ import html
 import io
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import ipywidgets
@@ -74,6 +75,17 @@ def frames(
     inner = f"; {first.text}" if isinstance(first, Explorer) else ""
     still = first.still if isinstance(first, Explorer) else first._replace(png=compact(first.png))
     return Explorer(ipywidgets.VBox([row(controls), stack]), still, f"slider {name}: {', '.join(labels)}{inner}")
+
+
+def nested(view: Callable[..., View], *levels: tuple[str, Mapping[str, Any], str]) -> Explorer:
+    """Frames of every combination of several settings.
+
+    levels: for each setting its name, its values by what the slider calls them, and the first label; the outermost
+    setting first. view: of one value of each, in this order.
+    """
+    (name, values, start), *inner = levels
+    parts = {label: nested(partial(view, value), *inner) if inner else view(value) for label, value in values.items()}
+    return frames(name, parts, start)
 
 
 def chooser(name: str, labels: Sequence[str], start: str) -> tuple[ipywidgets.Dropdown, ipywidgets.SelectionSlider]:

@@ -28,7 +28,7 @@ from dae4rec_core.views.explorers import (
 )
 from dae4rec_core.views.explorers.islands import on_island
 from dae4rec_core.views.explorers.parts import ranking
-from dae4rec_core.views.widgets import Latest, Live, View, frames, guarded
+from dae4rec_core.views.widgets import Latest, Live, View, frames, guarded, nested
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +71,17 @@ def test_frames_hold_every_view_and_a_still_one(picture, shown, one_sentence):
     assert [re.search('alt="([^"]*)"', page)[1] for page in pages] == ["x at a", "x at b", "y at a", "y at b"]
     one_sentence(lambda: frames("S", {"1": View(picture, "")}, "2"), "'2'", "1")
     one_sentence(lambda: frames("S", {}, "2"), "no positions")
+
+
+def test_nested_frames_show_every_combination_in_its_place(picture):
+    def view(a, b):
+        return View(picture, f"{a} with {b}")
+
+    explorer = nested(view, ("outer", {"one": 1, "two": 2}, "two"), ("inner", {"x": "X", "y": "Y"}, "x"))
+    assert explorer.text == "slider outer: one, two; slider inner: x, y" and explorer.still.alt == "2 with X"
+    _, stack = explorer.widget.children
+    pages = [page.value for box in stack.children for page in box.children[1].children]
+    assert [re.search('alt="([^"]*)"', page)[1] for page in pages] == ["1 with X", "1 with Y", "2 with X", "2 with Y"]
 
 
 def test_a_picture_says_its_size_and_its_text_and_stays_the_same_in_256_colours(picture):

@@ -21,7 +21,7 @@ from dae4rec_core.streams import stream
 from dae4rec_core.views.explorers.parts import names_of
 from dae4rec_core.views.plots import COLOURS, GREY, WITHOUT, coordinates
 from dae4rec_core.views.stage import Stage, mosaic
-from dae4rec_core.views.widgets import Explorer, Live, View, chooser, frames
+from dae4rec_core.views.widgets import Explorer, Live, View, chooser, nested
 
 DRAWS = 300
 STEPS = (1, 2, 5, 10, 20, 50)
@@ -105,21 +105,9 @@ class CloudExplorer:
 
     def frames(self, users: Mapping[str, str], start: int) -> Explorer:
         """users: who is shown, by what the slider calls them."""
-        return frames(
-            "model",
-            {
-                model: frames(
-                    "person",
-                    {
-                        name: frames("S", {f"{S}": self.view(model, user, S) for S in STEPS}, f"{start}")
-                        for name, user in users.items()
-                    },
-                    next(iter(users)),
-                )
-                for model in self.models
-            },
-            next(iter(self.models)),
-        )
+        models, steps = {name: name for name in self.models}, {f"{S}": S for S in STEPS}
+        first, person = next(iter(models)), next(iter(users))
+        return nested(self.view, ("model", models, first), ("person", users, person), ("S", steps, f"{start}"))
 
     def live(self, start: int) -> Explorer:
         """Any of the users."""

@@ -14,7 +14,7 @@ from dae4rec_core.experiments.conformal import LEVELS, ConformalSets
 from dae4rec_core.views.explorers.parts import names_of
 from dae4rec_core.views.plots import COLOURS, GREY, LINES, coordinates
 from dae4rec_core.views.stage import Stage, mosaic
-from dae4rec_core.views.widgets import Explorer, Live, View, chooser, frames
+from dae4rec_core.views.widgets import Explorer, Live, View, chooser, nested
 
 WORDS = {f"{level:.0%}": level for level in LEVELS}  # what the slider says
 INSIDE, CHOSEN = COLOURS[0], COLOURS[1]
@@ -73,21 +73,9 @@ class ConformalExplorer:
 
     def frames(self, users: Mapping[str, str], start: str) -> Explorer:
         """users: who is shown, by what the slider calls them. start: a level such as "90%"."""
-        return frames(
-            "method",
-            {
-                method: frames(
-                    "person",
-                    {
-                        name: frames("level", {level: self.view(method, user, level) for level in WORDS}, start)
-                        for name, user in users.items()
-                    },
-                    next(iter(users)),
-                )
-                for method in self.p
-            },
-            next(iter(self.p)),
-        )
+        methods, levels = ({label: label for label in labels} for labels in (self.p, WORDS))
+        first, person = next(iter(methods)), next(iter(users))
+        return nested(self.view, ("method", methods, first), ("person", users, person), ("level", levels, start))
 
     def live(self, start: str) -> Explorer:
         """Any of the users. start: a level such as "90%"."""

@@ -23,7 +23,7 @@ from dae4rec_core.views import plots
 from dae4rec_core.views.explorers.parts import LISTED, field, names_of, ranking
 from dae4rec_core.views.plots import CHAIN, COLOURS, GREY, WITH, WITHOUT, draw_steps, draw_ways, scatter_groups
 from dae4rec_core.views.stage import Stage, mosaic, principal_plane
-from dae4rec_core.views.widgets import Explorer, Live, View, chooser, counter, frames, player
+from dae4rec_core.views.widgets import Explorer, Live, View, chooser, counter, nested, player
 
 RECENT = 5  # visits of the history that are named
 
@@ -144,10 +144,8 @@ class SamplingExplorer:
 
     def frames(self, users: dict[str, str], steps: Sequence[int], start: int) -> Explorer:
         """Whole chains for some S. users: who is shown, by what the slider calls them."""
-        inner = {
-            name: frames("S", {f"{S}": self.view(user, S) for S in steps}, f"{start}") for name, user in users.items()
-        }
-        return frames("user", inner, next(iter(users)))
+        shown = {f"{S}": S for S in steps}
+        return nested(self.view, ("user", users, next(iter(users))), ("S", shown, f"{start}"))
 
     def live(self, user: str, start: int = 10) -> Explorer:
         """Any user by id; a move of S jumps to the last step."""
