@@ -1,6 +1,6 @@
 """The whole training: graph -> Z* -> L = L_Diff + delta L_AIME with validation and early stopping -> compensator."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from dae4rec_core.data.dataset import (
 )
 from dae4rec_core.distributed import launch, sum_over_processes, world
 from dae4rec_core.events import Callback, Event, report
-from dae4rec_core.method.beyond import BeyondDAE4Rec, SharedCompensator, pretrain_counts
+from dae4rec_core.method.beyond import NEIGHBOUR_WINDOW, BeyondDAE4Rec, SharedCompensator, pretrain_counts
 from dae4rec_core.method.compensator import Compensator, compensator_loss
 from dae4rec_core.method.gae import pretrain_gae
 from dae4rec_core.method.graph import ItemGraph, adjacency, transition_counts
@@ -34,7 +34,6 @@ from dae4rec_core.state import EarlyStopping, RunState, load_z_star, save_z_star
 from dae4rec_core.streams import seed_of, stream, weights_from
 
 COMPENSATOR_EXAMPLES = 50_000  # each needs a pass through the whole sampler, so a large set is thinned
-NEIGHBOUR_WINDOW = 10  # steps that the neighbours' counts look ahead, as sequential rules do
 
 
 def fit(
@@ -45,12 +44,14 @@ def fit(
     callbacks: Sequence[Callback] = (),
     state: str | Path | None = None,
     z_star: Tensor | None = None,
+    network: Callable[[int, Config], DAE4Rec] = make_model,
 ) -> Recommender:
     """Train DAE4Rec from nothing and return a recommender with a compensator for S = config.sampling_steps.
 
     Only training interactions reach the graph, the losses and the compensator; validation answers choose the epoch;
     test answers are not read. Z* is pretrained where Eq. 10 needs it, unless `z_star` (|V|, d) is given. With `state`,
     a folder, Z* and the diffusion stage are saved there, and a later call with the same arguments resumes them.
+    network: makes the model from |V| and the configuration; give a subclass of DAE4Rec to try a change of your own.
     Started by torchrun, all processes work on the one run. Reports stages "gae", "diffusion" and "compensator".
     Raises ValueError when there is nothing to train on, or when the batch can't be shared evenly by the processes.
     """
@@ -66,7 +67,7 @@ def fit(
         z_star = pretrained(graph, config, place, callbacks, state)
     z_star = None if z_star is None else z_star.to(place)
     with weights_from(config.train.seed, "model"):
-        model = make_model(dataset.n_items, config).to(place)
+        model = network(dataset.n_items, config).to(place)
     if isinstance(model, BeyondDAE4Rec) and config.beyond.neighbours:
         sequences = split.training_sequences(dataset)
         model.counts = transition_counts(sequences, dataset.n_items, NEIGHBOUR_WINDOW, symmetric=True)

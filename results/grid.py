@@ -30,10 +30,12 @@ from dae4rec_core.data.town import write_town
 from dae4rec_core.experiments.baselines import baselines
 from dae4rec_core.experiments.evaluation import PARTS, ceiling_rows, train_compensators
 from dae4rec_core.method.model import Query
+from dae4rec_core.method.variants import make_model
 from dae4rec_core.ranking import QueryScorer, Scorer, mean_metrics, ranks
 from dae4rec_core.recommender import Recommender
 from dae4rec_core.training import fit, pretrained
 from results import peers
+from results.controls import NETWORKS
 
 RULES = 2
 """The rules under which a run is made, kept in the column `rules` of every table of results. From 1 to 2 changed:
@@ -79,7 +81,7 @@ class Unit:
     """One run. changes: to a preset, for DAE4Rec; settings of `peers.py`, for a peer.
 
     steps: the S to measure, each without and with a compensator. markov: also the chain of Eq. 3. samples: also the
-    mean of that many samples at S = 10.
+    mean of that many samples at S = 10. network: one of `controls.NETWORKS` in place of the preset's own.
     """
 
     study: str
@@ -92,6 +94,7 @@ class Unit:
     steps: tuple[int, ...] = (S,)
     markov: bool = False
     samples: int = 0
+    network: str = ""
 
     @property
     def key(self) -> str:
@@ -106,6 +109,7 @@ class Unit:
             preset["beyond"] = {name: now[name] for name in now if name not in LATER or now[name] != beyond[name]}
         parts = [preset, self.changes, self.steps, self.markov, self.samples, EPOCHS, EXAMPLES, S]
         parts.append(Config().train.patience)  # also a peer's
+        parts += [self.network] if self.network else []
         return zlib.crc32(json.dumps(parts, sort_keys=True).encode())
 
     @property
@@ -298,7 +302,8 @@ def _readings_of_ours(unit: Unit, dataset: Dataset, split: Split, epochs: int | 
         config = config.replace(compensator_epochs=0)
     z_star = z_star_of(dataset, split, config)
     start = time.perf_counter()
-    recommender = fit(dataset, split, config, z_star=z_star)
+    network = NETWORKS[unit.network] if unit.network else make_model
+    recommender = fit(dataset, split, config, z_star=z_star, network=network)
     seconds = time.perf_counter() - start
     train_compensators(recommender, dataset, split, unit.steps)
     # variant, S, compensator, and how its scorer is made: anew for each part, so that x_T is that of `model_rows`

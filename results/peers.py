@@ -1,12 +1,13 @@
-"""Recommenders from kept libraries, run in an environment of their own: SASRec, GRU4Rec, item-kNN.
+"""Recommenders from kept libraries, run in an environment of their own: SASRec, GRU4Rec, eSASRec, item-kNN.
 
     PYTHONPATH=. .venv-peers/bin/python -m results.peers METHOD INPUT.npz OUTPUT.npz '{"seed": 0, ...}'
 
 SASRec and GRU4Rec are RecBole's model classes (its pinned companions don't fit ours, hence the environment; its own
-quick start does not run on today's packages), item-kNN is implicit's. They learn from the same answers as DAE4Rec, each
-with the same items before it, stop by the same `EarlyStopping` on the same validation answers, and are judged by the
-same `ranking`. INPUT is written by `write_task`. OUTPUT receives, for each answer, how many items score above it and
-how many share its score, itself included.
+quick start does not run on today's packages). They learn from the same answers as DAE4Rec, each with the same items
+before it. eSASRec is RecTools', as it ships, so it learns from the newest items of each user; item-kNN is implicit's.
+All stop by the same `EarlyStopping` on the same validation answers, and are judged by the same `ranking`. INPUT is
+written by `write_task`. OUTPUT receives, for each answer, how many items score above it and how many share its score,
+itself included.
 """
 
 import json
@@ -26,6 +27,8 @@ from torch import Tensor
 
 from dae4rec_core.config import Config
 from dae4rec_core.data.dataset import Dataset, Examples, Split, held_out, validation_sample
+from dae4rec_core.method.beyond import NEIGHBOUR_WINDOW, Returns, neighbours
+from dae4rec_core.method.graph import transition_counts
 from dae4rec_core.method.model import PAD
 from dae4rec_core.ranking import evaluate, ranks
 from dae4rec_core.state import EarlyStopping
@@ -81,7 +84,12 @@ def main(method: str, source: str, out: str, parameters: str) -> None:
     torch.set_num_threads(1)
     task, settings = read_task(source), json.loads(parameters)
     start = time.perf_counter()
-    score, facts = item_knn(task, settings) if method == "item-kNN" else recbole(method, task, settings)
+    if method == "item-kNN":
+        score, facts = item_knn(task, settings)
+    elif method == "eSASRec":
+        score, facts = esasrec(task, settings)
+    else:
+        score, facts = recbole(method.split(",")[0], task, settings)
     facts["seconds"] = time.perf_counter() - start
     found: dict[str, Any] = {"facts": json.dumps(facts)}
     for part, examples in task.examples.items():
@@ -130,23 +138,35 @@ def recbole(method: str, task: Task, settings: dict[str, Any]) -> tuple[Score, d
     last one, in `gather_indexes`; in training we take all that count, see `training_windows`.
 
     settings: those of `recbole_model`, lr, batch_size, seed, epochs, patience; where `seconds` of the processor are
-    given, the training ends with the epoch that reaches them.
+    given, the training ends with the epoch that reaches them. With `gains`, a control: the scores gain what those of
+    the improved DAE4Rec do, `Returns` learned with the model and `neighbours` when it is judged.
     """
     seed, start = settings["seed"], time.process_time()
     with weights_from(seed, "model"):
         model = recbole_model(method, task.n_items, settings)
+        if settings.get("gains"):
+            model.returns = Returns(settings["dim"], settings["max_len"])
+    counts_of_steps = transition_counts(task.sequences, task.n_items, NEIGHBOUR_WINDOW, symmetric=True)
     take_last, take_all = model.gather_indexes, lambda output, _: output
     optimizer = torch.optim.Adam(model.parameters(), lr=settings["lr"])
     windows = training_windows(task.sequences, settings["max_len"])
     lengths = torch.tensor([len(items) for items, _ in windows])
     counts = torch.tensor([int((answers > 0).sum()) for _, answers in windows])
 
+    def logits(outputs: Tensor, history: Tensor) -> Tensor:
+        """Of all items and, first, the padding: (N, 1 + |V|). history: (N, L) item numbers, 0 on the left."""
+        found = outputs @ model.item_embedding.weight.T
+        return found.scatter_add(1, history, model.returns(history > 0, outputs)) if settings.get("gains") else found
+
     @torch.no_grad()
     def score(history: Tensor) -> Tensor:
         model.eval()
         model.gather_indexes = take_last
-        items, length = right_padded(history)
-        return model.full_sort_predict({"item_list": items, "length": length})[:, 1:]
+        found = logits(model(*right_padded(history)), history + 1)[:, 1:]
+        if settings.get("gains"):
+            near, gains = neighbours(counts_of_steps, history)
+            found.scatter_add_(1, near.clamp(min=0), gains)
+        return found
 
     stopping = EarlyStopping(settings["patience"])
     for epoch in range(1, settings["epochs"] + 1):
@@ -160,9 +180,9 @@ def recbole(method: str, task: Task, settings: dict[str, Any]) -> tuple[Score, d
                 for place in (0, 1)
             )  # (B, L) each
             counted = answers > 0
-            logits = model(items, (items > 0).sum(1))[counted] @ model.item_embedding.weight.T
+            outputs = model(items, (items > 0).sum(1))[counted]
             optimizer.zero_grad(set_to_none=True)
-            model.loss_fct(logits, answers[counted]).backward()
+            model.loss_fct(logits(outputs, histories(items)[counted]), answers[counted]).backward()
             optimizer.step()
         stopping.keep(epoch, evaluate(score, task.examples[SAMPLE])["NDCG@10"], model)
         if stopping.stop or time.process_time() - start >= settings.get("seconds", math.inf):
@@ -170,6 +190,68 @@ def recbole(method: str, task: Task, settings: dict[str, Any]) -> tuple[Score, d
     stopping.restore(model)
     facts = {"epoch": stopping.epoch - stopping.stale, "epochs": stopping.epoch}
     return score, facts | {"cpu_seconds": time.process_time() - start}
+
+
+def histories(items: Tensor) -> Tensor:
+    """What each place of right-padded rows (B, L) sees, 0 on the left: (B, L, L)."""
+    length = items.shape[1]
+    return torch.nn.functional.pad(items, (length - 1, 0)).unfold(1, length, 1)
+
+
+def esasrec(task: Task, settings: dict[str, Any]) -> tuple[Score, dict[str, Any]]:
+    """RecTools' eSASRec (Tikhonovich et al. 2025, arXiv 2508.06450): SASRec with LiGR layers and a sampled softmax.
+
+    All values are those that RecTools ships, but for settings' max_len, negatives, seed, epochs and patience.
+    """
+    import pandas as pd
+    import pytorch_lightning as lightning
+    from rectools.dataset import Dataset as Interactions
+    from rectools.models import SASRecModel
+    from rectools.models.nn.transformers.ligr import LiGRLayers
+
+    users = np.repeat(np.arange(len(task.sequences)), [len(sequence) for sequence in task.sequences])
+    items, order = np.concatenate(task.sequences), pd.to_datetime(np.arange(len(users)), unit="s")
+    table = pd.DataFrame({"user_id": users, "item_id": items, "weight": 1, "datetime": order})
+    stopping = EarlyStopping(settings["patience"])
+
+    @torch.no_grad()
+    def score(history: Tensor) -> Tensor:
+        network = model.torch_model.eval()
+        known = np.array(model.data_preparator.item_id_map.external_ids[1:], dtype=int)  # their 0 is the padding
+        numbers = torch.zeros(task.n_items + 1, dtype=torch.long)  # PAD, -1, reads the last one
+        numbers[known] = torch.arange(1, len(known) + 1)
+        vectors = network.item_model.get_all_embeddings()
+        history = torch.nn.functional.pad(history, (settings["max_len"] - history.shape[1], 0), value=PAD)
+        last = network.encode_sessions({"x": numbers[history]}, vectors)[:, -1]
+        scores = torch.full((len(history), task.n_items), torch.finfo().min)  # of items that no training answer has
+        scores[:, known] = last @ vectors[1:].T
+        return scores
+
+    class Stop(lightning.Callback):
+        def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+            stopping.keep(stopping.epoch + 1, evaluate(score, task.examples[SAMPLE])["NDCG@10"], module.torch_model)
+            module.train()
+            trainer.should_stop = stopping.stop
+
+        def __deepcopy__(self, memo: dict) -> "Stop":
+            return self  # RecTools copies its trainer before it uses it
+
+    def trainer() -> Any:
+        quiet = dict.fromkeys(("enable_progress_bar", "enable_model_summary", "logger", "enable_checkpointing"), False)
+        return lightning.Trainer(max_epochs=settings["epochs"], accelerator="cpu", callbacks=[Stop()], **quiet)
+
+    lightning.seed_everything(settings["seed"])
+    model = SASRecModel(
+        session_max_len=settings["max_len"],
+        loss="sampled_softmax",
+        n_negatives=settings["negatives"],
+        transformer_layers_type=LiGRLayers,
+        get_trainer_func=trainer,
+        recommend_torch_device="cpu",
+    )
+    model.fit(Interactions.construct(table))
+    stopping.restore(model.torch_model)
+    return score, {"epoch": stopping.epoch - stopping.stale, "epochs": stopping.epoch}
 
 
 def training_windows(sequences: Sequence[np.ndarray], max_len: int) -> list[tuple[Tensor, Tensor]]:

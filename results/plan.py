@@ -3,7 +3,8 @@
 from itertools import product
 from typing import Any
 
-from results.grid import BY_TIME, FILTERS, REAL, SEEDS, Unit, town_name
+from dae4rec_core.config import DEPARTURES, PRESETS
+from results.grid import BY_TIME, FILTERS, REAL, SEEDS, S, Unit, town_name
 
 DATA = ("town", *REAL)
 # online_retail has one invoice a sequence, where nothing is listed twice: both filters keep the same lines
@@ -34,6 +35,26 @@ PIECES: dict[str, dict[str, Any]] = {
     "with AIME": {"delta": 10.0},
     "with half the width": {"dim": 64},
     "with its first settings": {"max_len": 20, "dropout": 0.5, "lr": 1e-3, "lr_embedding": 1e-3},
+}
+
+# what diffusion adds to it, notebook 08. Adam's steps don't change with the scale of the loss, so a ranking term of
+# 10^8 leaves nothing of L_Diff
+CONTROLS: dict[str, dict[str, Any]] = {
+    "L_Diff = 0": {"preset": "improved", "changes": {"rank_weight": 1e8}},
+    "cross-entropy alone": {"preset": "improved", "network": "cross-entropy alone"},
+    "SASRec, returns and neighbours": {"changes": PEER_SETTINGS["SASRec"] | {"gains": True}},
+}
+# from the letter to the reference and back, one departure at a time. `steps` is measured on both ends themselves: how
+# many steps are taken is no matter of training
+DEPARTING = tuple(name for name in DEPARTURES if name != "steps")
+ENDS: dict[str, tuple[int, ...]] = {"letter": (S, 500), "reference": (S, 100)}  # S = 10, and S = T / 2
+# why E collapses here at delta = 0
+COLLAPSE: dict[str, dict[str, Any]] = {
+    "-C, E starts at N(0, 1)": {"preset": "reference", "changes": {"delta": 0.0, "init_std": 1.0}},
+    "-C, E learns slowly": {"preset": "reference", "changes": {"delta": 0.0, "lr_embedding": 1e-4}},
+    "-C, answers held": {"preset": "reference", "changes": {"delta": 0.0}, "network": "answers held"},
+    "-C, on the sphere": {"preset": "reference", "changes": {"delta": 0.0, "geometry": "sphere"}},
+    "-C of the letter": {"preset": "letter", "changes": {"delta": 0.0}},
 }
 
 # notebook 10: towns in which people stay with a kind of place or change it, return or don't, and are few or many
@@ -71,7 +92,12 @@ def units() -> list[Unit]:
             found += [Unit("beyond", data, name, piece, seed, "improved", change) for piece, change in PIECES.items()]
             found += [Unit("beyond", data, name, "mean of samples", seed, "reference", samples=16)]
             found += [Unit("figure 4", data, name, f"delta {d:g}", seed, "reference", {"delta": d}) for d in DELTAS]
+            found += [Unit("controls", data, name, control, seed, **what) for control, what in CONTROLS.items()]
+            found += [Unit("collapse", data, name, change, seed, **what) for change, what in COLLAPSE.items()]
+            found += departures(data, name, seed)
         for data, name in TIMED:
+            # RecTools' defaults, but for max_len; an hour a run on one core, hence two sets
+            found += [Unit("main", data, name, "eSASRec", seed, changes={"max_len": 50, "negatives": 256})]
             long = {"timesteps": 1000}
             found += [Unit("figure 3", data, name, "T = 1000", seed, "reference", long, STEPS, markov=True)]
         if seed in TOWN_SEEDS:
@@ -81,6 +107,18 @@ def units() -> list[Unit]:
             found += compared("by time", data, name + BY_TIME, seed)
         for data, name in PREDICTED:
             found += compared("prediction", data, name, seed)
+    return found
+
+
+def departures(data: str, name: str, seed: int) -> list[Unit]:
+    """The letter and the reference, and each with one of DEPARTURES taken from the other."""
+    found = [Unit("departures", data, name, end, seed, end, steps=steps) for end, steps in ENDS.items()]
+    for end, other, sign in (("letter", "reference", "+"), ("reference", "letter", "-")):
+        values = PRESETS[other].flat()
+        found += [
+            Unit("departures", data, name, f"{end} {sign} {field}", seed, end, {field: values[field]})
+            for field in DEPARTING
+        ]
     return found
 
 

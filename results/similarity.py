@@ -68,8 +68,8 @@ def measure(data: str, name: str, kind: str, seed: int, folder: Path) -> list[di
         config = config.replace(compensator_epochs=0)
         z_star = LOST[kind](training_graph(dataset, split), config)
         if kind == "two sides":
-            with patch.object(training, "make_model", TwoSides), patch.object(training, "l_aime_of", two_sided_aime):
-                recommender = training.fit(dataset, split, config, z_star=z_star)
+            with patch.object(training, "l_aime_of", two_sided_aime):
+                recommender = training.fit(dataset, split, config, z_star=z_star, network=TwoSides)
         else:
             recommender = training.fit(dataset, split, config, z_star=z_star)
         parts, readings = ("validation",), ((1, False),)

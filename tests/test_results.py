@@ -4,6 +4,7 @@ Oracles: loops over users and answers, scipy's paired t-test, NumPy, and for one
 """
 
 import copy
+import itertools
 import json
 import shutil
 
@@ -11,20 +12,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.spatial.distance import cdist
 from scipy.stats import ttest_rel
 
-from dae4rec_core.config import Config
+from dae4rec_core.config import PRESETS, Config
 from dae4rec_core.data import dataset as data_module
 from dae4rec_core.data.dataset import held_out, training_graph, validation_sample
 from dae4rec_core.experiments.evaluation import paired_bootstrap
 from dae4rec_core.method.model import PAD, scores
+from dae4rec_core.method.variants import make_model
 from dae4rec_core.ranking import METRICS, hit_rate, ranks
 from dae4rec_core.streams import stream
 from dae4rec_core.training import fit
 from results import __main__ as command
 from results import conformal, grid, maps, peers, search, similarity, tables, understand
-from results.plan import PEER_SETTINGS, TINY, units
+from results.controls import CrossEntropyAlone, HeldAnswers
+from results.plan import CONTROLS, PEER_SETTINGS, TINY, departures, units
 
 RAW, FIRST_VISITS = (Config().replace(repeats=repeats, max_len=5) for repeats in ("keep", "first_visits"))
 
@@ -243,6 +247,93 @@ def test_peers_stop_as_we_do_and_keep_the_best_epoch(ring, tmp_path, monkeypatch
     torch.testing.assert_close(found, alone[:, 1:])
 
 
+def test_a_place_sees_the_items_up_to_itself():
+    rows = torch.tensor([[3, 1, 4, 1], [5, 9, 0, 0]])
+    found = peers.histories(rows)
+    for row, items in enumerate(rows.tolist()):
+        for place in range(4):
+            seen = items[: place + 1]
+            assert found[row, place].tolist() == [0] * (4 - len(seen)) + seen
+
+
+def test_sasrec_gains_what_ours_does(ring, tmp_path, monkeypatch):
+    """The control learns its returns, and is judged with returns and neighbours: by hand for one history."""
+    model = Causal(ring[0].n_items)
+    monkeypatch.setattr(peers, "recbole_model", lambda *_: model)
+    task = task_of(ring, RAW, tmp_path)
+    score, _ = peers.recbole("SASRec", task, SETTINGS | {"dim": 8, "gains": True, "epochs": 2})
+    assert model.returns.place.any() and model.returns.gate.weight.any()
+    history = torch.tensor([[PAD, PAD, 3, 1, 4]])
+    items, length = torch.tensor([[4, 2, 5]]), torch.tensor([3])
+    h = model(items, length)[0]
+    expected = (model.item_embedding.weight[1:] @ h).detach()
+    for place, item in ((2, 3), (3, 1), (4, 4)):
+        expected[item] += (model.returns.place[place] + model.returns.gate.weight[place] @ h).item()
+    counts = np.zeros((ring[0].n_items,) * 2)
+    for sequence in task.sequences:
+        for i, j in itertools.combinations(range(len(sequence)), 2):
+            if j - i <= 10:
+                counts[sequence[i], sequence[j]] += 1 / (j - i)
+                counts[sequence[j], sequence[i]] += 1 / (j - i)
+    near = sum(counts[item] / (k + 1) for k, item in enumerate((4, 1, 3)))
+    expected += torch.from_numpy(np.log1p(near)).float()
+    torch.testing.assert_close(score(history)[0], expected)
+
+
+def test_what_is_left_of_the_improved_model_without_diffusion(first_visits, ours):
+    """Its loss is gamma times a cross-entropy, PyTorch's own; every S gives the one answer W h + b."""
+    model = CrossEntropyAlone(first_visits[0].n_items, ours).eval()
+    history, target = torch.tensor([[1, 2, 3], [PAD, 4, 5]]), torch.tensor([4, 6])
+    noise = model.draw_noise(2, torch.Generator().manual_seed(0))
+    h = model.condition(history)
+    cosines = F.normalize(model.denoiser.answer(h), dim=1) @ F.normalize(model.embedding.weight, dim=1).T
+    logits = cosines / ours.beyond.temperature  # no item is gained yet: returns start at 0
+    torch.testing.assert_close(model(history, target, noise), ours.beyond.rank_weight * F.cross_entropy(logits, target))
+    recommender = fit(*first_visits, ours.replace(compensator_epochs=0), "cpu", network=CrossEntropyAlone)
+    users = held_out(*first_visits, "test", ours).history
+    one, many = (recommender.scorer(steps, False, seed=steps).query(users).vectors for steps in (1, 7))
+    torch.testing.assert_close(one, many)
+
+
+def test_a_heavy_ranking_term_leaves_nothing_of_the_diffusion_loss(first_visits, ours):
+    """Adam sees directions, so a gradient that is the ranking term's but for 10^-6 is L_Diff = 0."""
+    weight = CONTROLS["L_Diff = 0"]["changes"]["rank_weight"]
+    model = make_model(first_visits[0].n_items, ours.replace(rank_weight=weight)).eval()
+    history, target = torch.tensor([[1, 2, 3], [PAD, 4, 5]]), torch.tensor([4, 6])
+    noise = model.draw_noise(2, torch.Generator().manual_seed(0))
+    last = torch.full((1,), ours.diffusion.timesteps)
+
+    def ranking_term():
+        h = model.condition(history)
+        return model.ranking_term(model.denoiser(noise.x_T, last, h), history, h, target)
+
+    both, alone = (
+        torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(model.parameters()), allow_unused=False)])
+        for loss in (model(history, target, noise), ranking_term())
+    )
+    assert (both - alone).norm() < 1e-6 * alone.norm()
+
+
+def test_held_answers_get_no_gradient(ring, tiny):
+    """Of an item that is an answer alone, as autograd says; in the paper's model it gets one."""
+    history, target = torch.tensor([[1, 2, 3]]), torch.tensor([9])
+    for network, moves in ((HeldAnswers, False), (make_model, True)):
+        model = network(ring[0].n_items, tiny)
+        model(history, target, model.draw_noise(1, torch.Generator().manual_seed(0))).backward()
+        assert model.embedding.weight.grad[9].any() == moves and model.embedding.weight.grad[3].any()
+
+
+def test_departures_meet_in_the_middle():
+    """A letter with all departures is the reference, and the other way round, but for S, which a run measures."""
+    for end, other, sign in (("letter", "reference", "+"), ("reference", "letter", "-")):
+        changes = {}
+        for unit in departures("town", "raw", 0):
+            if unit.method.startswith(f"{end} {sign}"):
+                assert len(unit.changes) == 1
+                changes |= unit.changes
+        assert PRESETS[end].replace(**changes, steps=10) == PRESETS[other].replace(steps=10)
+
+
 def test_batches_hold_every_window_once_and_about_as_many_answers_as_asked():
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(1, 20, (300,), generator=generator)
@@ -257,15 +348,15 @@ def test_batches_hold_every_window_once_and_about_as_many_answers_as_asked():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not grid.PEERS.is_file(), reason="`make peers` has not been run")
-@pytest.mark.parametrize("method", ["SASRec", "GRU4Rec", "item-kNN"])
+@pytest.mark.parametrize("method", ["SASRec", "GRU4Rec", "eSASRec", "item-kNN"])
 def test_peers_learn_the_ring(method, ring, elsewhere, monkeypatch):
     monkeypatch.setattr(grid, "load", lambda *_: ring)
-    settings = {"dim": 16, "dropout": 0.0, "lr": 0.01, "batch_size": 64, "max_len": 5, "neighbours": 5}
+    settings = {"dim": 16, "dropout": 0.0, "lr": 0.01, "batch_size": 64, "max_len": 5, "neighbours": 5, "negatives": 64}
     unit = grid.Unit("test", "ring", "raw", method, 0, changes=settings)
     found = grid.run(unit, elsewhere, epochs=10)
     assert found["part"].tolist() == ["validation", "test"]
     assert (found["HR@10"] > 0.5).all()  # chance is a third
-    if method != "item-kNN":
+    if method in search.METHODS:
         short = search.judge(unit, 0.0, elsewhere)
         assert short["epochs"] == 1 and 0 < short["HR@10"] <= 1 and short["cpu_seconds"] > 0
 

@@ -24,6 +24,8 @@ from dae4rec_core.method.sampling import Predictor
 from dae4rec_core.method.schedule import add_noise
 from dae4rec_core.streams import stream, weights_from
 
+NEIGHBOUR_WINDOW = 10  # steps that the neighbours' counts look ahead, as sequential rules do
+
 
 class Returns(nn.Module):
     """What is added to the score of an item in the user's own history: w_k + (U h)_k for an item at place k.
