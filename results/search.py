@@ -57,7 +57,7 @@ OURS: Space = {
     "schedule": Choice(("linear", "cosine", "exponential")),
 }
 DEPARTURES: Space = {"positions": Choice((True, False)), "lambda_t": Choice(("uniform", "paper", "min_snr"))}
-PRETRAINING = (250, 1000, 4000)  # steps
+PRETRAINING = (100, 300, 1000)  # steps
 AIME: Space = {"delta": Choice((0.1, 1.0, 10.0, 100.0, 1000.0)), "gae_steps": Choice(PRETRAINING)}
 BALANCED: Space = {"pos_weight": Choice((None, 10.0, 100.0))}
 RANKING: Space = {"rank_weight": Choice((10.0, 100.0, 1000.0)), "temperature": Choice((0.07, 0.1, 0.15))}
