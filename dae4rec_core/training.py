@@ -44,14 +44,15 @@ def fit(
     callbacks: Sequence[Callback] = (),
     state: str | Path | None = None,
     z_star: Tensor | None = None,
-    network: Callable[[int, Config], DAE4Rec] = make_model,
+    network: Callable[[int, Config], DAE4Rec] | None = None,
 ) -> Recommender:
     """Train DAE4Rec from nothing and return a recommender with a compensator for S = config.sampling_steps.
 
     Only training interactions reach the graph, the losses and the compensator; validation answers choose the epoch;
     test answers are not read. Z* is pretrained where Eq. 10 needs it, unless `z_star` (|V|, d) is given. With `state`,
     a folder, Z* and the diffusion stage are saved there, and a later call with the same arguments resumes them.
-    network: makes the model from |V| and the configuration; give a subclass of DAE4Rec to try a change of your own.
+    network: makes the model from |V| and the configuration; give a subclass of DAE4Rec to try a change of your own;
+    none: `make_model`.
     Started by torchrun, all processes work on the one run. Reports stages "gae", "diffusion" and "compensator".
     Raises ValueError when there is nothing to train on, or when the batch can't be shared evenly by the processes.
     """
@@ -67,7 +68,7 @@ def fit(
         z_star = pretrained(graph, config, place, callbacks, state)
     z_star = None if z_star is None else z_star.to(place)
     with weights_from(config.train.seed, "model"):
-        model = network(dataset.n_items, config).to(place)
+        model = (network or make_model)(dataset.n_items, config).to(place)
     if isinstance(model, BeyondDAE4Rec) and config.beyond.neighbours:
         sequences = split.training_sequences(dataset)
         model.counts = transition_counts(sequences, dataset.n_items, NEIGHBOUR_WINDOW, symmetric=True)

@@ -43,10 +43,10 @@ for path in ("requirejs/require.js", "@jupyter-widgets/html-manager/dist/embed-a
     shutil.copy(HERE / "node_modules" / path, vendor)
 shutil.copy(Path(anywidget.__file__).parent / "nbextension/index.js", vendor / "anywidget.js")
 page.write_town(HERE.parent / "data/town", HERE.parent / "data/artifacts/town/checkpoint", vendor / "town.js")
-shutil.copy(page.HERE / "town.css", vendor)
+shutil.copy(page.HERE / "page.css", vendor)
 html_extra_path = ["_extra"]  # index.html at the root, which leads to the home page
 html_static_path = ["_static", "_build/vendor"]
-html_css_files = ["series.css", "town.css"]
+html_css_files = ["series.css", "page.css"]
 html_js_files = ["mathjax-hub.js", "accessible.js"]
 mathjax_path = "tex-svg-full.js"
 # embed-amd.js, unlike embed.js, can load further widgets: anywidget's, which holds the model that runs in the page

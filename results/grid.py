@@ -30,7 +30,6 @@ from dae4rec_core.data.town import write_town
 from dae4rec_core.experiments.baselines import baselines
 from dae4rec_core.experiments.evaluation import PARTS, ceiling_rows, train_compensators
 from dae4rec_core.method.model import Query
-from dae4rec_core.method.variants import make_model
 from dae4rec_core.ranking import QueryScorer, Scorer, mean_metrics, ranks
 from dae4rec_core.recommender import Recommender
 from dae4rec_core.training import fit, pretrained
@@ -302,8 +301,7 @@ def _readings_of_ours(unit: Unit, dataset: Dataset, split: Split, epochs: int | 
         config = config.replace(compensator_epochs=0)
     z_star = z_star_of(dataset, split, config)
     start = time.perf_counter()
-    network = NETWORKS[unit.network] if unit.network else make_model
-    recommender = fit(dataset, split, config, z_star=z_star, network=network)
+    recommender = fit(dataset, split, config, z_star=z_star, network=NETWORKS.get(unit.network))
     seconds = time.perf_counter() - start
     train_compensators(recommender, dataset, split, unit.steps)
     # variant, S, compensator, and how its scorer is made: anew for each part, so that x_T is that of `model_rows`

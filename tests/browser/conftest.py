@@ -105,6 +105,14 @@ def milliseconds(page: Page, keys: list[str], n: int = 0) -> list[float]:
     return found
 
 
+def slowness() -> float:
+    """Wall time over processor time of a short computation: 1 on a quiet machine, more on a busy one."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    while time.process_time() - cpu < 0.3:
+        sum(range(10_000))
+    return (time.perf_counter() - wall) / (time.process_time() - cpu)
+
+
 def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))

@@ -1,7 +1,7 @@
 """Notebook 04 in JupyterLab: keys and mouse move picture and list, with ready-made frames and with the model live.
 
-Its first explorer shows the islands (sliders rho and S), its second the town (sliders user and S; live, S and step).
-Latencies are printed; the limits are the product's: 60 ms ready-made, 150 ms live, medians on 2 cores.
+Its first explorer shows the islands (sliders rho and S), its second is the model in the page.
+Latencies are printed; the limits are the product's: 60 ms ready-made, 150 ms live, medians on 2 quiet cores.
 """
 
 import statistics
@@ -9,7 +9,7 @@ import statistics
 import nbformat
 import psutil
 import pytest
-from conftest import PICTURES, milliseconds, open_and_run, pictures, shot
+from conftest import PICTURES, milliseconds, open_and_run, shot, slowness
 
 FROM_RIGHT = ["ArrowLeft"] * 3 + ["ArrowRight", "ArrowLeft"] * 4  # each moves a slider that starts at its right end
 
@@ -29,35 +29,23 @@ def drag(page, handle, pixels: int) -> None:
 
 def test_ready_made_frames(page, lab):
     open_and_run(page, lab, "04_skip_step_sampling.ipynb")
-    page.wait_for_function(f"() => {PICTURES}.length === 2")
-    rho, on_islands, user, S = (handles(page).nth(n) for n in range(4))
-    on_islands.scroll_into_view_if_needed()
-    on_islands.focus()
+    page.wait_for_function(f"() => {PICTURES}.length === 1")
+    rho, S = (handles(page).nth(n) for n in range(2))
+    S.scroll_into_view_if_needed()
+    S.focus()
     page.keyboard.press("End")
     page.wait_for_function(f"() => {PICTURES}[0].alt.includes('S = 50 steps, rho = 0.')")
+    times = milliseconds(page, FROM_RIGHT)
+    print("ready-made, ms:", [round(t) for t in times])
     rho.focus()
     page.keyboard.press("End")
     page.wait_for_function(f"() => {PICTURES}[0].alt.includes('rho = posterior.')")
-
-    S.scroll_into_view_if_needed()
-    assert "Step 10 of 10" in pictures(page)[1]
-    S.focus()
-    times = milliseconds(page, FROM_RIGHT, 1)
-    print("ready-made, ms:", [round(t) for t in times])
-    assert "Step 1 of 1," in pictures(page)[1]
-    before = page.locator(".widget-html table:visible").inner_text()
-    who = pictures(page)[1].split(".")[0]
-    user.focus()
-    page.keyboard.press("ArrowRight")
-    page.wait_for_function(f"() => !{PICTURES}[1].alt.includes('{who}')")
-    S = handles(page).nth(3)  # each user has a slider of their own
-    drag(page, S, -400)
-    page.wait_for_function(f"() => {PICTURES}[1].alt.includes('Step 1 of 1,')")
-    assert page.locator(".widget-html table:visible").inner_text() != before
-    page.get_by_label("S", exact=True).locator("visible=true").last.select_option("20")  # what a screen reader finds
-    page.wait_for_function(f"() => {PICTURES}[1].alt.includes('of 20')")
+    drag(page, handles(page).nth(1), -400)  # each rho has a slider of its own
+    page.wait_for_function(f"() => {PICTURES}[0].alt.includes('S = 1 steps')")
+    page.get_by_label("S", exact=True).locator("visible=true").last.select_option("10")  # what a screen reader finds
+    page.wait_for_function(f"() => {PICTURES}[0].alt.includes('S = 10 steps')")
     shot(page, "lab_frames")
-    assert statistics.median(times) < 60
+    assert statistics.median(times) < 60 * slowness()
 
 
 @pytest.fixture(scope="module")
@@ -77,56 +65,53 @@ def newest_kernel() -> psutil.Process:
 
 def test_the_model_runs_at_every_move(page, lab, live):
     open_and_run(page, lab, live)
-    page.wait_for_function(f"() => {PICTURES}.length === 2")
-    S, step = handles(page).nth(2), handles(page).nth(3)
-    step.scroll_into_view_if_needed()
-    step.focus()
-    times = milliseconds(page, FROM_RIGHT, 1)
-    print("live, ms:", [round(t) for t in times])
-    lists = page.locator(".widget-html table:visible")
-    before = lists.inner_text()
+    page.wait_for_function(f"() => {PICTURES}.length === 1")
+    S = handles(page).nth(1)
+    S.scroll_into_view_if_needed()
     S.focus()
-    page.keyboard.press("ArrowRight")
-    page.wait_for_function(f"() => {PICTURES}[1].alt.includes('Step 20 of 20')")
-    assert lists.inner_text() != before
+    page.keyboard.press("End")
+    page.wait_for_function(f"() => {PICTURES}[0].alt.includes('S = 50 steps')")
+    times = milliseconds(page, FROM_RIGHT)
+    print("live, ms:", [round(t) for t in times])
     drag(page, S, -400)
-    page.wait_for_function(f"() => {PICTURES}[1].alt.includes('Step 1 of 1,')")
-
-    user = page.get_by_label("user")
-    user.fill("nobody")
-    user.press("Enter")
-    alert = page.locator(".widget-html [role=alert]")
-    alert.wait_for()
-    assert "nobody" in alert.inner_text() and len(pictures(page)) == 1
-    shot(page, "lab_unknown_user")
-    user.fill("u00001")
-    user.press("Enter")
-    page.wait_for_function(f"() => {PICTURES}[1]?.alt.includes('u00001')")
+    page.wait_for_function(f"() => {PICTURES}[0].alt.includes('S = 1 steps')")
     shot(page, "lab_live")
-    assert statistics.median(times) < 150
+    assert statistics.median(times) < 150 * slowness()
 
 
 def test_a_thousand_moves_end_on_the_last_value(page, lab, live):
     open_and_run(page, lab, live)
-    page.wait_for_function(f"() => {PICTURES}.length === 2")
-    S, step = handles(page).nth(2), handles(page).nth(3)
+    page.wait_for_function(f"() => {PICTURES}.length === 1")
+    S = handles(page).nth(1)
     S.scroll_into_view_if_needed()
-    page.get_by_label("S", exact=True).last.select_option("200")  # the first one is the islands' field
-    page.wait_for_function(f"() => {PICTURES}[1].alt.includes('Step 200 of 200')")
     kernel = newest_kernel()
-    step.focus()
+    S.focus()
     heap = "() => performance.memory.usedJSHeapSize"
     kernel_before, page_before = kernel.memory_info().rss, page.evaluate(heap)
     for n in range(1000):
-        page.keyboard.press("ArrowLeft" if (n // 150) % 2 == 0 else "ArrowRight")
+        page.keyboard.press("ArrowRight" if (n // 40) % 2 == 0 else "ArrowLeft")
     page.keyboard.press("Home")
     page.keyboard.press("ArrowRight")
-    page.wait_for_function(f"() => {PICTURES}[1].alt.includes('Step 2 of 200')", timeout=30_000)
+    page.wait_for_function(f"() => {PICTURES}[0].alt.includes('S = 2 steps')", timeout=60_000)
     page.locator(".widget-label", has_text="ready").last.wait_for()
     grown = (kernel.memory_info().rss - kernel_before) / 2**20, (page.evaluate(heap) - page_before) / 2**20
     print(f"grown by: kernel {grown[0]:.0f} MB, page {grown[1]:.0f} MB")
     assert max(grown) < 100
-    assert page.get_by_label("step", exact=True).input_value() == "2"
+    assert page.get_by_label("S", exact=True).first.input_value() == "2"
+
+
+def test_the_s_explorer_runs_in_lab(page, lab):
+    """As on the site: the kernel brings it, and it needs the kernel no more."""
+    open_and_run(page, lab, "04_skip_step_sampling.ipynb")
+    steps = page.locator(".dae4rec-steps")
+    steps.wait_for(timeout=60_000)
+    steps.scroll_into_view_if_needed()
+    assert "rank 16 of 600" in steps.locator(".facts").inner_text()
+    steps.get_by_label("S, sampling steps").fill("0")
+    assert "rank 10 of 600" in steps.locator(".facts").inner_text()
+    steps.get_by_label("200 first noises").check()
+    page.wait_for_function("() => document.querySelector('.dae4rec-steps .facts').textContent.includes('bits')")
+    shot(page, "lab_steps")
 
 
 def test_the_town_explorer_runs_in_lab(page, lab):

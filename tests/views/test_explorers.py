@@ -11,11 +11,10 @@ import pandas as pd
 import pytest
 import torch
 
-from dae4rec_core.data.dataset import encode, filter_interactions, held_out, leave_last_out, validation_sample
+from dae4rec_core.data.dataset import validation_sample
 from dae4rec_core.method.schedule import make_alpha_bar
 from dae4rec_core.ranking import evaluate
 from dae4rec_core.recommender import Recommender
-from dae4rec_core.streams import stream
 from dae4rec_core.training import fit
 from dae4rec_core.views import plots, widgets
 from dae4rec_core.views.explorers import (
@@ -23,7 +22,6 @@ from dae4rec_core.views.explorers import (
     GraphExplorer,
     IslandExplorer,
     NoiseExplorer,
-    SamplingExplorer,
     delta,
 )
 from dae4rec_core.views.explorers.islands import on_island
@@ -41,19 +39,6 @@ def shown(monkeypatch):
     found = []
     monkeypatch.setattr(widgets, "display", lambda bundle, **options: found.append((bundle, options)))
     return found
-
-
-@pytest.fixture(scope="module")
-def errors() -> pd.DataFrame:
-    """What `experiments.solvers` gives where no law is known."""
-    ways = [(S, spacing, order) for S in (1, 5) for spacing, order in (("t", 1), ("log-SNR", 1), ("log-SNR", 2))]
-    rows = [("DAE4Rec", seed, *way, 0.3 / way[0], 0.5, 0.2) for seed in (0, 1) for way in ways]
-    return pd.DataFrame(rows, columns=["method", "seed", "S", "spacing", "order", "distance", "same", "HR@10"])
-
-
-@pytest.fixture
-def sampling(ring, trained, sweep_of_steps, errors):
-    return SamplingExplorer(trained, *ring, sweep_of_steps[0], errors)
 
 
 def test_frames_hold_every_view_and_a_still_one(picture, shown, one_sentence):
@@ -153,35 +138,6 @@ def marked(text: str) -> list[str]:
     return re.findall("<b>★ (.*?)</b>", text)
 
 
-def listed(text: str) -> list[list[str]]:
-    """The columns of a `ranking`, from its HTML."""
-    rows = re.findall('<tr><th scope="row".*?</tr>', text)
-    cells = [re.findall("<td[^>]*>(?:<b>★ )?(.*?)(?:</b>)?</td>", row) for row in rows]
-    return [list(column) for column in zip(*cells, strict=True)]
-
-
-@pytest.fixture(scope="module")
-def first_visits(ring_frame, tiny):
-    """The ring without returns, and a model of it: (dataset, split, recommender)."""
-    dataset = encode(filter_interactions(ring_frame, 2, "first_visits"), name="ring")
-    split = leave_last_out(dataset)
-    return dataset, split, fit(dataset, split, tiny.replace(repeats="first_visits"), "cpu")
-
-
-def test_of_two_items_with_one_name_the_true_one_is_marked(ring, trained, sweep_of_steps, errors):
-    dataset = dataclasses.replace(ring[0], attributes=pd.DataFrame({"name": ["a café"] * ring[0].n_items}))
-    explorer = SamplingExplorer(trained, dataset, ring[1], sweep_of_steps[0], errors)
-    [S] = trained.compensators
-    found = 0
-    for row in range(20):
-        view = explorer.view(str(dataset.user_ids[int(explorer.examples.user[row])]), S, S)
-        target = str(dataset.item_ids[int(explorer.examples.target[row])])
-        ranks = [int(rank) for rank in re.findall(r"true next item: rank (\d+)", view.words)]
-        assert marked(view.words) == [f"a café ({target})" for rank in ranks if rank <= 10]
-        found += len(marked(view.words))
-    assert found
-
-
 def test_items_of_one_name_have_maps_of_their_own(ring, trained):
     dataset = dataclasses.replace(ring[0], attributes=pd.DataFrame({"name": ["a café"] * ring[0].n_items}))
     explorer = GraphExplorer(dataset, ring[1], trained)
@@ -229,88 +185,6 @@ def test_graph_lists_equal_brute_force(ring, trained, one_sentence):
     assert explorer.view(label) == explorer.view(str(dataset.item_ids[4]))
     one_sentence(lambda: explorer.view("nowhere"), "nowhere", "ring")
     assert "slider item" in explorer.frames([4, 5]).text and explorer.live(4).still.alt.startswith("Map around")
-
-
-def test_sampling_says_what_the_recommender_does(ring, trained, sampling, one_sentence):
-    dataset, split = ring
-    [S] = trained.compensators
-    user = str(dataset.user_ids[7])
-    row = int(torch.nonzero(sampling.examples.user == 7))
-    history = sampling.examples.history[row : row + 1]
-    x_T = torch.randn(1, trained.model.config.model.dim, generator=stream(5, "sampling"))
-    view = sampling.view(user, S, S, seed=5)
-    target = int(sampling.examples.target[row])
-    for compensate in (False, True):
-        scores = (trained.generate(history, S, compensate, x_T=x_T) @ trained.model.embedding.weight.T)[0]
-        rank = 1 + sum(bool(score > scores[target]) for score in scores)
-        assert re.search(rf"rank \d+ without and {rank} with" if compensate else rf"rank {rank} without", view.alt)
-        best = dataset.label(int(scores.argmax()))
-        assert best in view.words
-    assert sampling.view(user, S, 1, seed=5).png != view.png != sampling.view(user, S, S, seed=6).png
-    assert sampling.view(user, S, seed=5) == view
-    visits = [dataset.label(item) for item in history[history >= 0].tolist()]
-    assert f"{len(visits)} visits, the newest: {' · '.join(visits[-5:])}." in view.words
-    one_sentence(lambda: sampling.view("nobody", S, 1), "nobody")
-    one_sentence(lambda: sampling.view(user, S + 1, 1), f"S = {S + 1}")
-    one_sentence(lambda: sampling.view(user, S, 0), "Step 0")
-
-
-def test_the_list_is_the_one_that_a_recommendation_gives(ring, trained, sampling):
-    dataset, _ = ring
-    [S] = trained.compensators
-    for row in range(3):
-        user = int(sampling.examples.user[row])
-        history = dataset.item_ids[dataset.sequence(user)[:-1]].tolist()
-        plain, mended = listed(sampling.view(str(dataset.user_ids[user]), S, S, seed=3).words)
-        for found, compensate in ((plain, False), (mended, True)):
-            assert found == trained.recommend(history, 10, S, compensate, seed=3)["item_id"].tolist()
-
-
-def test_where_only_first_visits_count_seen_items_are_neither_listed_nor_ranked(first_visits, sweep_of_steps, errors):
-    dataset, split, recommender = first_visits
-    explorer = SamplingExplorer(recommender, dataset, split, sweep_of_steps[0], errors)
-    [S] = recommender.compensators
-    tests, better = held_out(dataset, split, "test", recommender.model.config), 0
-    for row in range(20):
-        user = int(tests.user[row])
-        history = dataset.item_ids[dataset.sequence(user)[:-1]].tolist()
-        view = explorer.view(str(dataset.user_ids[user]), S, S)
-        for found in listed(view.words):
-            assert not set(found) & set(history)
-        [rank] = map(int, re.findall(r"and (\d+) with compensator", view.alt))
-        chosen = recommender.recommend(history, dataset.n_items - len(set(history)), S)["item_id"].tolist()
-        assert chosen[rank - 1] == dataset.item_ids[int(tests.target[row])]
-        better += rank > 1
-    assert better
-
-
-def test_the_chain_that_is_drawn_ends_where_the_sampler_ends(ring, trained, sampling):
-    [S] = trained.compensators
-    chain = sampling.chain(str(ring[0].user_ids[3]), S, 0)
-    history = sampling.examples.history[sampling.row(str(ring[0].user_ids[3]))][None]
-    x_T = torch.randn(1, trained.model.config.model.dim, generator=stream(0, "sampling"))
-    plane = (x_T.double() - sampling.mean) @ sampling.directions
-    np.testing.assert_allclose(chain.walk[0], plane[0])
-    e0 = trained.generate(history, S, False, x_T=x_T)
-    np.testing.assert_allclose(chain.beliefs[-1], ((e0.double() - sampling.mean) @ sampling.directions)[0], atol=1e-6)
-    assert chain.walk.shape == chain.beliefs.shape == chain.lengths.shape == (S, 2)
-    np.testing.assert_allclose([chain.lengths[0, 0], chain.lengths[-1, 1]], [x_T.norm(), e0.norm()], rtol=1e-5)
-
-
-def test_the_plane_holds_the_share_that_it_says(trained, sampling):
-    e = trained.model.embedding.weight.detach().double()
-    values = torch.linalg.eigvalsh(torch.cov(e.T))
-    assert sampling.held == pytest.approx((values[-2:].sum() / values.sum()).item())
-    assert sampling.length == pytest.approx(e.norm(dim=1).mean().item())
-
-
-def test_sampling_live_moves_the_step_with_s(ring, trained, sampling):
-    [S] = trained.compensators
-    explorer = sampling.live(str(ring[0].user_ids[0]), start=S)
-    assert f"Step {S} of {S}" in explorer.still.alt
-    shown = sampling.frames({"typical": str(ring[0].user_ids[0]), "other": str(ring[0].user_ids[1])}, [S], S)
-    assert shown.text == f"slider user: typical, other; slider S: {S}"
-    assert f"User {ring[0].user_ids[0]}." in shown.still.alt and f"Step {S} of {S}" in shown.still.alt
 
 
 class Island(torch.nn.Module):

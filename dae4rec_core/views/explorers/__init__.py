@@ -9,7 +9,6 @@ from dae4rec_core.views.explorers.graph import GraphExplorer
 from dae4rec_core.views.explorers.islands import IslandExplorer
 from dae4rec_core.views.explorers.maps import MapExplorer
 from dae4rec_core.views.explorers.noise import NoiseExplorer
-from dae4rec_core.views.explorers.sampling import SamplingExplorer
 
 __all__ = [
     "CloudExplorer",
@@ -19,5 +18,4 @@ __all__ = [
     "IslandExplorer",
     "MapExplorer",
     "NoiseExplorer",
-    "SamplingExplorer",
 ]

@@ -1,4 +1,5 @@
-"""What runs in the reader's browser: the model (model.js), the town's law (law.js), the town explorer, their data."""
+"""What runs in the reader's browser: the model (model.js), the town's law (law.js), explorers (town.js, steps.js), and
+the data that each shows beside the weights."""
 
 import base64
 import json
@@ -14,12 +15,14 @@ from dae4rec_core import checkpoint
 from dae4rec_core.data.dataset import Dataset, Split, prepare
 from dae4rec_core.data.town import TownLaw, load_town_law, slot_of
 from dae4rec_core.method.graph import transition_counts
+from dae4rec_core.recommender import Recommender
 from dae4rec_core.views.explorers.parts import names_of
 from dae4rec_core.views.plots import coordinates
 
 HERE = Path(__file__).parent
 ARRAYS = ("district", "category", "popularity", "near", "follows", "second", "taste", "next_slot", "etas")
-TOWN = ("model.js", "law.js", "town.js")
+SHARED = ("model.js", "law.js", "parts.js")
+TOWN, STEPS = (*SHARED, "town.js"), (*SHARED, "steps.js")
 PEOPLE = ("u00001", "u00339", "u00085", "u00763", "u01187")  # of the bundled town, whose last visits can be loaded
 
 
@@ -41,15 +44,20 @@ def write_town(data: str | Path, saved: str | Path, out: str | Path) -> None:
     recommender = checkpoint.load(saved, "cpu")
     dataset, split = prepare(data, recommender.model.config)
     about = json.dumps(town_about(data, dataset, split, PEOPLE), separators=(",", ":"), ensure_ascii=False)
-    with tempfile.TemporaryDirectory() as folder:
-        weights = Path(folder) / "model.safetensors"
-        checkpoint.export(recommender, weights)
-        encoded = base64.b64encode(weights.read_bytes()).decode()
+    encoded = base64.b64encode(exported(recommender)).decode()
     start = (
         f'const weights = Uint8Array.from(atob("{encoded}"), (c) => c.charCodeAt(0));\n'
         f'mountTown(document.getElementById("town"), weights, {about});'
     )
     Path(out).write_text(f"(() => {{\n{script(TOWN)}\n{start}\n}})();\n", encoding="utf-8")
+
+
+def exported(recommender: Recommender) -> bytes:
+    """What `checkpoint.export` writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.safetensors"
+        checkpoint.export(recommender, file)
+        return file.read_bytes()
 
 
 def law_parameters(law: TownLaw) -> dict[str, Any]:

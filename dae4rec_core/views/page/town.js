@@ -15,9 +15,8 @@
 
 import { Model, chooseTau, entropy, normal, samplingDistance, top, totalVariation } from "./model.js";
 import { Law } from "./law.js";
+import { DRAWS, Draws, button, h, mount, percent } from "./parts.js";
 
-const DRAWS = 200;
-const BUSY = 12; // milliseconds of drawing between two pictures
 const STEPS = [1, 2, 3, 5, 10, 20, 50];
 const SLOTS = ["morning", "noon", "evening", "night"];
 const LAYERS = /** @type {const} */ (["law", "model", "counts"]);
@@ -30,30 +29,6 @@ const HOW = {
 const LISTED = 8;
 const FAR = 30; // of 640 units of the map: a click farther than that from every place means none
 const LONGEST = 200; // visits that an address may hold
-
-/**
- * @param {string} tag @param {Record<string, string | number>} [attributes] @param {...(Node | string)} children
- * @returns {any}
- */
-function h(tag, attributes = {}, ...children) {
-  const drawn = ["svg", "circle", "path"].includes(tag);
-  const element = drawn
-    ? document.createElementNS("http://www.w3.org/2000/svg", tag)
-    : document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, String(value));
-  element.append(...children);
-  return element;
-}
-
-/** @param {string} words @param {() => void} action */
-function button(words, action) {
-  const element = h("button", { type: "button" }, words);
-  element.addEventListener("click", action);
-  return element;
-}
-
-/** @param {number} share */
-const percent = (share) => (share >= 0.0995 ? `${Math.round(100 * share)}%` : `${(100 * share).toFixed(1)}%`);
 
 export class TownExplorer {
   /** @param {HTMLElement} root @param {Model} model @param {About} about */
@@ -68,8 +43,7 @@ export class TownExplorer {
     this.seed = 0;
     /** @type {"law" | "model" | "counts"} */ this.layer = "law";
     /** @type {Record<string, Float64Array>} */ this.p = {};
-    this.drawn = 0;
-    this.job = 0; // draws for an older question stop
+    this.draws = new Draws(model);
     this.pointed = -1;
     /** @type {string[]} */ this.drawnAs = []; // what each circle looks like, so that only changes are written
     this.build(root);
@@ -89,7 +63,7 @@ export class TownExplorer {
     this.lists = h("div", { class: "lists" }, ...LAYERS.map((layer) => this.buildList(layer)));
     const parts = [this.buildControls(), this.buildLayers(), this.buildSettings()];
     const side = h("div", { class: "side" }, ...parts, this.facts, this.status, this.spoken);
-    root.classList.add("dae4rec-town");
+    root.classList.add("dae4rec", "dae4rec-town");
     root.replaceChildren(h("div", { class: "map" }, this.map), side, this.trail, this.lists);
   }
 
@@ -321,37 +295,21 @@ export class TownExplorer {
     return p;
   }
 
-  /** The model's draws anew, a few milliseconds at a time. */
+  /** The model's draws anew. */
   draw() {
-    this.job += 1;
-    this.drawn = 0;
     delete this.p.model;
+    this.draws.stop();
     this.paint();
     if (!this.items.length) return;
-    const [job, history] = [this.job, this.items];
-    const condition = this.model.condition(history);
-    const f = this.model.predictor(condition, history);
-    const tau = chooseTau(this.model.timesteps, this.S);
-    const noise = normal(1 + this.seed);
-    const counts = new Float64Array(this.about.names.length);
-    const some = () => {
-      if (job !== this.job) return;
-      const until = performance.now() + BUSY;
-      do {
-        const { beliefs } = this.model.chain(f, noise(this.model.dim), tau);
-        counts[this.model.nearest(beliefs[beliefs.length - 1], condition, history)] += 1;
-        this.drawn += 1;
-      } while (this.drawn < DRAWS && performance.now() < until);
-      this.p.model = counts.map((count) => count / this.drawn);
+    this.draws.start(this.items, chooseTau(this.model.timesteps, this.S), normal(1 + this.seed), {}, () => {
+      this.p.model = this.draws.shares();
       this.paint();
-      if (this.drawn < DRAWS) setTimeout(some);
-    };
-    setTimeout(some);
+    });
   }
 
   paint() {
     this.paintMap();
-    for (const layer of LAYERS) if (layer !== "model" || this.drawn === DRAWS || !this.drawn) this.paintList(layer);
+    for (const layer of LAYERS) if (layer !== "model" || this.draws.done === DRAWS || !this.draws.done) this.paintList(layer);
     this.tell();
     this.paintFacts();
   }
@@ -403,8 +361,8 @@ export class TownExplorer {
 
   paintFacts() {
     const { law, model, counts } = this.p;
-    if (!model || this.drawn < DRAWS) {
-      this.facts.textContent = this.items.length ? `${this.drawn} of ${DRAWS} draws …` : "";
+    if (!model || this.draws.done < DRAWS) {
+      this.facts.textContent = this.items.length ? `${this.draws.done} of ${DRAWS} draws …` : "";
       return;
     }
     const bits = (/** @type {Float64Array} */ q) => entropy(q).toFixed(1);
@@ -419,11 +377,4 @@ export class TownExplorer {
 }
 
 /** @param {HTMLElement} root @param {Uint8Array} weights @param {About} about */
-export function mountTown(root, weights, about) {
-  try {
-    return new TownExplorer(root, new Model(weights), about);
-  } catch (error) {
-    root.textContent = `The explorer could not start: ${error instanceof Error ? error.message : error}`;
-    return null;
-  }
-}
+export const mountTown = (root, weights, about) => mount(root, () => new TownExplorer(root, new Model(weights), about));

@@ -1,42 +1,62 @@
-"""The town explorer as a widget: in JupyterLab, VS Code, Colab and Voila, and from saved state without a kernel."""
+"""What runs in the page as a widget: in JupyterLab, VS Code, Colab and Voila, and from saved state without a kernel."""
 
 import json
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import anywidget
 import numpy as np
 import traitlets
 
-from dae4rec_core import checkpoint
 from dae4rec_core.data.dataset import Dataset, Split
 from dae4rec_core.data.town import load_town_law
 from dae4rec_core.recommender import Recommender
 from dae4rec_core.views.explorers.cloud import circles
-from dae4rec_core.views.page import HERE, PEOPLE, TOWN, person, script, town_about
+from dae4rec_core.views.page import HERE, PEOPLE, STEPS, TOWN, exported, person, script, town_about
 from dae4rec_core.views.plots import COLOURS, GREY, coordinates, panels, png
 from dae4rec_core.views.widgets import Explorer, View
 
-# anywidget loads one ES module: the files' script, and a default export that draws
-RENDER = """
-export default {
-  render({ model: widget, el }) {
+DRAWS = 200  # as parts.js
+CSS = (HERE / "page.css").read_text(encoding="utf-8")
+
+
+def module(files: Sequence[str], mount: str) -> str:
+    """The files as the one ES module that anywidget loads, with a default export that draws."""
+    return f"""{script(files)}
+export default {{
+  render({{ model: widget, el }}) {{
     const weights = widget.get("weights");
     const bytes = new Uint8Array(weights.buffer, weights.byteOffset, weights.byteLength);
-    mountTown(el.appendChild(document.createElement("div")), bytes, JSON.parse(widget.get("about")));
-  },
-};
+    {mount}(el.appendChild(document.createElement("div")), bytes, JSON.parse(widget.get("about")));
+  }},
+}};
 """
-DRAWS = 200  # as town.js
 
 
-class TownWidget(anywidget.AnyWidget):
-    """weights: an exported checkpoint, see `checkpoint.export`. about: `page.town_about` as one line of JSON."""
+class PageWidget(anywidget.AnyWidget):
+    """weights: an exported checkpoint, see `page.exported`. about: what is shown beside it, as one line of JSON."""
 
-    _esm = script(TOWN) + RENDER
-    _css = (HERE / "town.css").read_text(encoding="utf-8")
+    _css = CSS
     weights = traitlets.Bytes(b"").tag(sync=True)
     about = traitlets.Unicode("{}").tag(sync=True)
+
+
+class TownWidget(PageWidget):
+    """The town explorer; about is `page.town_about`."""
+
+    _esm = module(TOWN, "mountTown")
+
+
+class StepsWidget(PageWidget):
+    """The S explorer; about is `SamplingExplorer.about`."""
+
+    _esm = module(STEPS, "mountSteps")
+
+
+def line(about: dict[str, Any]) -> str:
+    """JSON on one line."""
+    return json.dumps(about, separators=(",", ":"), ensure_ascii=False)
 
 
 def town_explorer(
@@ -48,11 +68,7 @@ def town_explorer(
     """
     if not (Path(data) / "town.json").is_file():
         raise FileNotFoundError(f"{data} is no town, so its law is unknown; take a folder written by `town`.")
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "model.safetensors"
-        checkpoint.export(recommender, file)
-        about = json.dumps(town_about(data, dataset, split, people), separators=(",", ":"), ensure_ascii=False)
-        widget = TownWidget(weights=file.read_bytes(), about=about)
+    widget = TownWidget(weights=exported(recommender), about=line(town_about(data, dataset, split, people)))
     return Explorer(widget, still(recommender, data, dataset, split, people[0]), "the town explorer")
 
 

@@ -1,0 +1,171 @@
+/**
+ * What the page's explorers share: elements, buttons, many draws a few at a time, and what to say when one can't start.
+ */
+
+export const DRAWS = 200;
+const BUSY = 12; // milliseconds of drawing between two pictures
+
+/**
+ * @param {string} tag @param {Record<string, string | number>} [attributes] @param {...(Node | string)} children
+ * @returns {any}
+ */
+export function h(tag, attributes = {}, ...children) {
+  const drawn = ["svg", "g", "circle", "path", "line", "text", "title"].includes(tag);
+  const element = drawn
+    ? document.createElementNS("http://www.w3.org/2000/svg", tag)
+    : document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, String(value));
+  element.append(...children);
+  return element;
+}
+
+/** @param {string} words @param {() => void} action */
+export function button(words, action) {
+  const element = h("button", { type: "button" }, words);
+  element.addEventListener("click", action);
+  return element;
+}
+
+/** @param {number} share */
+export const percent = (share) => (share >= 0.0995 ? `${Math.round(100 * share)}%` : `${(100 * share).toFixed(1)}%`);
+
+/** Many draws of one question, a few milliseconds at a time, so that the page stays under the hand. */
+export class Draws {
+  /** @param {import("./model.js").Model} model */
+  constructor(model) {
+    this.model = model;
+    this.done = 0;
+    this.job = 0; // draws for an older question stop
+    /** @type {Float64Array[]} */ this.ends = []; // e^0 of each
+    this.counts = new Float64Array(model.nItems);
+  }
+
+  stop() {
+    this.job += 1;
+    this.done = 0;
+    this.ends = [];
+    this.counts.fill(0);
+  }
+
+  /** Shares of the items, which a draw stands for by its nearest one: (|V|,). */
+  shares() {
+    return this.counts.map((count) => count / this.done);
+  }
+
+  /**
+   * @param {number[]} history @param {number[]} tau
+   * @param {(n: number) => Float64Array} noise of every x_T
+   * @param {object} options of Model.chain
+   * @param {() => void} tell after every few draws
+   */
+  start(history, tau, noise, options, tell) {
+    this.stop();
+    const job = this.job;
+    const { model } = this;
+    const condition = model.condition(history);
+    const f = model.predictor(condition, history);
+    const some = () => {
+      if (job !== this.job) return;
+      const until = performance.now() + BUSY;
+      do {
+        const { beliefs } = model.chain(f, noise(model.dim), tau, options);
+        const e0 = beliefs[beliefs.length - 1];
+        this.ends.push(e0);
+        this.counts[model.nearest(e0, condition, history)] += 1;
+        this.done += 1;
+      } while (this.done < DRAWS && performance.now() < until);
+      tell();
+      if (this.done < DRAWS) setTimeout(some);
+    };
+    setTimeout(some);
+  }
+}
+
+/**
+ * An explorer, or one sentence that says why there is none.
+ * @template T @param {HTMLElement} root @param {() => T} make @returns {T | null}
+ */
+export function mount(root, make) {
+  try {
+    return make();
+  } catch (error) {
+    root.textContent = `The explorer could not start: ${error instanceof Error ? error.message : error}`;
+    return null;
+  }
+}
+
+/** A list to choose from, by number. @param {string} name @param {string[]} words @param {(n: number) => void} chosen */
+export function choice(name, words, chosen) {
+  const found = h("select", { "aria-label": name }, ...words.map((text, n) => h("option", { value: n }, text)));
+  found.addEventListener("change", () => chosen(Number(found.value)));
+  return found;
+}
+
+/**
+ * From data to a box of a picture, y upwards, with the same scale both ways.
+ * @param {number[][]} points @param {{width: number, height: number}} box @param {number} room a share left at each side
+ * @returns {(point: number[]) => number[]}
+ */
+export function scaled(points, { width, height }, room) {
+  const [xs, ys] = [0, 1].map((axis) => points.map((point) => point[axis]));
+  const [left, right, low, high] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
+  const scale = (1 - 2 * room) * Math.min((width - 24) / (right - left), (height - 24) / (high - low));
+  return ([x, y]) => [width / 2 + scale * (x - (left + right) / 2), height / 2 - scale * (y - (low + high) / 2)];
+}
+
+/**
+ * A small chart: a title, lines, four numbers at its edges, and a mark at one x.
+ * @param {string} title
+ * @param {{name: string, colour: string, dash: string, points: [number, number][]}[]} lines
+ * @param {{x?: [number, number], y?: [number, number], log?: boolean, at?: number}} options x, y: the ends of the axes
+ */
+export function chart(title, lines, { x, y, log = false, at } = {}) {
+  const [width, height, left, bottom] = [300, 150, 34, 20];
+  const every = lines.flatMap(({ points }) => points);
+  const along = (/** @type {number} */ value) => (log ? Math.log(value) : value);
+  const [from, to] = x ?? [Math.min(...every.map(([a]) => a)), Math.max(...every.map(([a]) => a))];
+  const [low, high] = y ?? [0, 1.1 * Math.max(...every.map(([, b]) => b))];
+  const right = (/** @type {number} */ a) => left + ((width - left - 8) * (along(a) - along(from))) / (along(to) - along(from));
+  const up = (/** @type {number} */ b) => height - bottom - ((height - bottom - 8) * (b - low)) / (high - low);
+  const text = (/** @type {number} */ a, /** @type {number} */ b, /** @type {string} */ words, /** @type {string} */ anchor) =>
+    h("text", { x: a, y: b, "text-anchor": anchor }, words);
+  const drawn = lines.map(({ colour, dash, points }) => {
+    const d = points.map(([a, b]) => `${right(a).toFixed(1)} ${up(b).toFixed(1)}`).join("L");
+    return h("path", { d: d ? `M${d}` : "", style: `stroke:${colour}`, "stroke-dasharray": dash });
+  });
+  const axes = h("path", { class: "axes", d: `M${left} 8V${height - bottom}H${width - 8}` });
+  const mark = at === undefined ? [] : [h("path", { class: "mark", d: `M${right(at).toFixed(1)} 8V${height - bottom}` })];
+  const said = (/** @type {number} */ value) => (value >= 9.95 || value === 0 ? `${Math.round(value)}` : value.toFixed(1));
+  const edges = [
+    text(left - 4, height - bottom, said(low), "end"),
+    text(left - 4, 18, said(high), "end"),
+    text(left, height - 4, `${from}`, "start"),
+    text(width - 8, height - 4, `${to}`, "end"),
+  ];
+  const here = (/** @type {[number, number][]} */ points) => points.find(([a]) => a === at)?.[1];
+  const values = lines.map(({ name, points }) => `${name} ${(here(points) ?? points[points.length - 1]?.[1] ?? 0).toFixed(2)}`);
+  const label = `${title}${at === undefined ? "" : `, at ${at}`}: ${values.join(", ")}`;
+  const key = lines.map(({ name, colour, dash }) => h("span", {}, h("i", { style: `border-color:${colour};border-top-style:${dash ? "dashed" : "solid"}` }), name));
+  return [
+    h("h2", {}, title),
+    h("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label }, axes, ...mark, ...drawn, ...edges),
+    h("p", { class: "key" }, ...key),
+  ];
+}
+
+/**
+ * A question to which the reader commits before what happens is told.
+ * @typedef {{question: string, answers: string[], right: number, then: string}} Asked
+ * @param {Asked} asked
+ */
+export function askFirst({ question, answers, right, then }) {
+  const told = h("p", { class: "told", role: "status" });
+  const buttons = answers.map((words, n) =>
+    button(words, () => {
+      buttons.forEach((one) => (one.disabled = true));
+      buttons[n].classList.add("mine");
+      told.textContent = `${n === right ? "Yes." : `No: ${answers[right]}.`} ${then}`;
+    }),
+  );
+  return h("div", { class: "question" }, h("p", {}, h("strong", {}, "First, your guess. "), question), ...buttons, told);
+}

@@ -1,0 +1,454 @@
+/**
+ * The S explorer: one person, one first noise or many, and every way to skip from it to an answer.
+ *
+ * @typedef {import("./model.js").Model} Model
+ * @typedef {{name: string, items: number[], slots: number[], next: number}} Person
+ * @typedef {object} Setting  how the chain is walked
+ * @property {number} S @property {"t" | "log-SNR"} spacing @property {1 | 2} order @property {number} eta
+ * @property {boolean} compensate @property {number} seed
+ * @typedef {{name: string, colour: string, dash: string, points: [number, number][]}} Line
+ * @typedef {object} About  what dae4rec_core.views.page.steps_about writes
+ * @property {string[]} names  of each item
+ * @property {Person[]} people
+ * @property {boolean} seen  whether a list may hold what the person knows
+ * @property {{mean: number[], directions: number[][], held: number}} plane  two directions, their share of the variance
+ * @property {{names: string[], of: number[], colours: string[]}} groups  of the items
+ * @property {number[]} xT  the first noise number 0
+ * @property {{title: string, lines: Line[], most: number}[]} curves  against S, for everybody; most: the
+ *   upper end, 0 for what the lines reach
+ * @property {import("./parts.js").Asked} question
+ * @property {[number, number][]} [xy]  of each item, in kilometres
+ * @property {import("./law.js").Parameters} [law] @property {number[]} [venue]  the law's number of each item
+ */
+
+import { Model, chooseTau, chooseTauBySnr, entropy, normal, samplingDistance, top, totalVariation } from "./model.js";
+import { Law } from "./law.js";
+import { DRAWS, Draws, askFirst, button, chart, choice, h, mount, scaled } from "./parts.js";
+
+const STEPS = [1, 2, 3, 5, 10, 20, 50, 100, 200];
+const RHO = [0, 0.25, 0.5, 0.75, 1];
+const LISTED = 10;
+const WAYS = /** @type {const} */ ([
+  ["even in t", "t", 1],
+  ["even in log-SNR", "log-SNR", 1],
+  ["log-SNR, second order", "log-SNR", 2],
+]);
+const BOX = { width: 640, height: 480 };
+
+export class StepsExplorer {
+  /** @param {HTMLElement} root @param {Model} model @param {About} about */
+  constructor(root, model, about) {
+    this.model = model;
+    this.about = about;
+    this.law = about.law ? new Law(about.law) : null;
+    this.steps = STEPS.filter((S) => S <= model.timesteps);
+    /** @type {Setting} */
+    this.setting = { S: 10, spacing: "t", order: 1, eta: 0, compensate: false, seed: 0 };
+    this.person = 0;
+    this.step = 10;
+    this.many = false;
+    this.onMap = false;
+    /** @type {{words: string, list: number[], walk: number[][]} | null} */ this.held = null;
+    this.draws = new Draws(model);
+    this.points = this.project(model.items, model.onSphere ? Math.sqrt(model.dim) : 1);
+    this.build(root);
+    this.restore();
+  }
+
+  /** Rows of d numbers in the plane: (n, 2). @param {Float32Array | Float64Array} rows @param {number} [scale] */
+  project(rows, scale = 1) {
+    const { mean, directions } = this.about.plane;
+    const { dim } = this.model;
+    return Array.from({ length: rows.length / dim }, (_, row) =>
+      [0, 1].map((axis) => {
+        let sum = 0;
+        for (let c = 0; c < dim; c++) sum += (scale * rows[row * dim + c] - mean[c]) * directions[c][axis];
+        return sum;
+      }),
+    );
+  }
+
+  /* ---- building ------------------------------------------------------------------------------------------------ */
+
+  /** @param {HTMLElement} root */
+  build(root) {
+    this.picture = h("svg", { viewBox: `0 0 ${BOX.width} ${BOX.height}`, role: "img" });
+    this.lengths = h("div", { class: "chart" });
+    this.curves = this.about.curves.map(() => h("div", { class: "chart" }));
+    this.status = h("p", { class: "status" });
+    this.past = h("p", { class: "past" });
+    this.facts = h("p", { class: "facts", role: "status" });
+    this.table = h("table", {});
+    const side = h("div", { class: "side" }, this.buildSettings(), this.past, this.facts, this.status);
+    const charts = h("div", { class: "charts" }, this.lengths, ...this.curves);
+    const scroll = h("div", { class: "list", tabindex: 0, role: "group", "aria-label": "the list" }, this.table);
+    root.classList.add("dae4rec", "dae4rec-steps");
+    root.replaceChildren(
+      askFirst(this.about.question),
+      h("div", { class: "map" }, this.picture, this.legend()),
+      side,
+      scroll,
+      charts,
+    );
+    this.picture.addEventListener("pointermove", (/** @type {PointerEvent} */ event) => this.point(event));
+    this.picture.addEventListener("click", (/** @type {PointerEvent} */ event) => this.point(event));
+  }
+
+  legend() {
+    const { names, colours } = this.about.groups;
+    const few = names.length <= 8 ? names : [`colours: ${names.length} areas`];
+    const items = few.map((name, n) => h("span", {}, ...(few === names ? [h("i", { style: `background:${colours[n]}` })] : []), name));
+    const marks = ["━ the chain e^t", "✕ what f believes", "◆ the compensator's answer", "★ the true next one"];
+    return h("p", { class: "legend" }, ...marks.map((words) => h("span", {}, words)), ...items);
+  }
+
+  buildSettings() {
+    const { people, xy } = this.about;
+    this.who = choice("person", people.map(({ name }) => name), (n) => this.change({}, { person: n }));
+    this.S = this.slider("S, sampling steps", this.steps.length - 1, (n) => {
+      const S = this.steps[n];
+      this.change({ S }, { step: S });
+    });
+    this.at = this.slider("the step that is shown", 1, (n) => {
+      this.stop();
+      this.step = n + 1;
+      this.paint();
+    });
+    this.play = button("play", () => (this.timer ? this.stop() : this.start()));
+    this.way = choice("where the steps stand", WAYS.map(([name]) => name), (n) => {
+      const [, spacing, order] = WAYS[n];
+      this.change({ spacing, order, ...(order === 2 ? { eta: 0 } : {}) });
+    });
+    this.rho = this.slider("rho, noise in every step, as a share of the Markov chain's", RHO.length - 1, (n) =>
+      this.change({ eta: RHO[n], order: RHO[n] ? 1 : this.setting.order }),
+    );
+    this.many_ = h("input", { type: "checkbox" });
+    this.many_.addEventListener("change", () => this.change({}, { many: this.many_.checked }));
+    this.mend = h("input", { type: "checkbox" });
+    this.mend.addEventListener("change", () => this.change({ compensate: this.mend.checked }));
+    this.map = h("input", { type: "checkbox" });
+    this.map.addEventListener("change", () => {
+      this.onMap = this.map.checked;
+      this.paint();
+    });
+    const c = this.mender();
+    const trained = c === undefined || c === "shared" ? "" : ` (of S = ${c})`;
+    const dice = button("another first noise", () => this.change({ seed: this.setting.seed + 1 }));
+    this.hold = button("hold for comparison", () => this.toggleHeld());
+    const label = (/** @type {string} */ words, /** @type {any[]} */ ...parts) => h("label", {}, `${words} `, ...parts);
+    const row = (/** @type {any[]} */ ...parts) => h("div", { class: "settings" }, ...parts);
+    return h(
+      "div",
+      {},
+      row(label("person", this.who), dice),
+      row(label("steps", this.S.input, " ", this.S.said)),
+      row(label("shown", this.at.input, " ", this.at.said), this.play),
+      row(label("the steps stand", this.way)),
+      row(label("noise in every step", this.rho.input, " ", this.rho.said)),
+      row(
+        label("", this.mend, ` compensator${trained}`),
+        label("", this.many_, ` ${DRAWS} first noises`),
+        ...(xy ? [label("", this.map, " on the map")] : []),
+        this.hold,
+      ),
+    );
+  }
+
+  /** @param {string} name @param {number} most @param {(n: number) => void} moved */
+  slider(name, most, moved) {
+    const input = h("input", { type: "range", min: 0, max: most, "aria-label": name });
+    const said = h("span", { "aria-hidden": "true" });
+    input.addEventListener("input", () => moved(Number(input.value)));
+    return { input, said };
+  }
+
+  /* ---- what the reader does -------------------------------------------------------------------------------------- */
+
+  /** @param {Partial<Setting>} setting @param {{person?: number, step?: number, many?: boolean}} [more] */
+  change(setting, more = {}) {
+    this.stop();
+    if (more.person !== undefined && more.person !== this.person) this.held = null; // another person's list says nothing
+    Object.assign(this.setting, setting);
+    Object.assign(this, { step: this.setting.S }, more);
+    this.ask();
+    this.remember();
+  }
+
+  start() {
+    if (this.step >= this.setting.S) this.step = 0;
+    const pause = Math.max(30, Math.min(400, 2500 / this.setting.S));
+    this.timer = window.setInterval(() => {
+      this.step += 1;
+      this.paint();
+      if (this.step >= this.setting.S) this.stop();
+    }, pause);
+    this.play.textContent = "pause";
+  }
+
+  stop() {
+    window.clearInterval(this.timer);
+    this.timer = 0;
+    if (this.play) this.play.textContent = "play";
+  }
+
+  toggleHeld() {
+    const { list, walk } = this;
+    this.held = this.held ? null : { words: this.words(), list, walk };
+    this.paint();
+  }
+
+  /** @param {PointerEvent} event */
+  point(event) {
+    const box = this.picture.getBoundingClientRect();
+    const x = ((event.clientX - box.left) / box.width) * BOX.width;
+    const y = ((event.clientY - box.top) / box.height) * BOX.height;
+    const far = this.places.map(([left, down]) => Math.hypot(left - x, down - y));
+    const best = far.indexOf(Math.min(...far));
+    if (far[best] > 25) return;
+    const rank = this.order.indexOf(best) + 1;
+    const share = this.many ? `, ${Math.round(DRAWS * this.shares[best])} of the draws` : "";
+    this.status.textContent = `${this.about.names[best]}: ${rank ? `rank ${rank}` : "seen, so not ranked"}${share}`;
+  }
+
+  /* ---- the answer -------------------------------------------------------------------------------------------------- */
+
+  /** @param {number} seed */
+  noise(seed) {
+    return seed ? normal(seed)(this.model.dim) : Float64Array.from(this.about.xT);
+  }
+
+  /** The compensator of S = 10, or what there is: one serves every S. @returns {number | "shared" | undefined} */
+  mender() {
+    const { compensators } = this.model;
+    return compensators.includes(10) ? 10 : compensators[0];
+  }
+
+  /** The chain of the first noise, its list, and the cloud of many where it is asked for. */
+  ask() {
+    const { model, setting } = this;
+    const { items, slots, next } = this.about.people[this.person];
+    const condition = model.condition(items);
+    const tau = setting.spacing === "t" ? chooseTau(model.timesteps, setting.S) : chooseTauBySnr(model.alphaBar, setting.S);
+    const options = { order: setting.order, eta: setting.eta, noise: normal(1e6 + setting.seed) };
+    const chain = model.chain(model.predictor(condition, items), this.noise(setting.seed), tau, options);
+    const last = chain.points[chain.points.length - 1];
+    const c = this.mender();
+    this.mend.disabled = c === undefined;
+    this.mended = c === undefined ? null : model.compensate(last, condition, c);
+    const e0 = setting.compensate && this.mended ? this.mended : chain.beliefs[chain.beliefs.length - 1];
+    const scores = model.scores(model.query(e0, condition, items));
+    this.order = top(scores, model.nItems, new Set(this.about.seen ? [] : items));
+    this.list = this.order.slice(0, LISTED);
+    this.rank = this.order.indexOf(next) + 1;
+    this.tau = tau.slice().reverse(); // in the order of the chain
+    this.chain = chain;
+    this.walk = chain.points.map((point) => this.project(point)[0]);
+    this.beliefs = chain.beliefs.map((belief) => this.project(belief)[0]);
+    this.truth = this.law
+      ? Float64Array.from(this.about.venue, ((law) => (/** @type {number} */ venue) => law[venue])(
+          this.law.next(items.map((item) => this.about.venue[item]), slots),
+        ))
+      : null;
+    this.draws.stop();
+    this.shares = new Float64Array(model.nItems);
+    this.paint();
+    if (!this.many) return;
+    const each = normal(1 + setting.seed);
+    this.draws.start(items, tau, each, options, () => {
+      this.shares = this.draws.shares();
+      this.paint();
+    });
+  }
+
+  words() {
+    const { S, spacing, order, eta, compensate, seed } = this.setting;
+    const way = WAYS.find(([, s, o]) => s === spacing && o === order);
+    const parts = [`S = ${S}`, way?.[0], eta ? `rho ${Math.round(100 * eta)}%` : "", compensate ? "compensator" : ""];
+    return [...parts, `noise ${seed}`].filter(Boolean).join(", ");
+  }
+
+  /* ---- painting ------------------------------------------------------------------------------------------------------ */
+
+  paint() {
+    this.paintSettings();
+    this.paintPicture();
+    this.paintTable();
+    this.paintFacts();
+    this.paintCharts();
+  }
+
+  paintSettings() {
+    const { setting, step } = this;
+    this.who.value = this.person;
+    this.S.input.value = this.steps.indexOf(setting.S);
+    this.at.input.max = setting.S - 1;
+    this.at.input.value = step - 1;
+    this.at.input.disabled = this.play.disabled = this.many;
+    this.way.value = WAYS.findIndex(([, spacing, order]) => spacing === setting.spacing && order === setting.order);
+    this.rho.input.value = RHO.indexOf(setting.eta);
+    this.mend.checked = setting.compensate;
+    this.many_.checked = this.many;
+    this.map.checked = this.onMap;
+    this.hold.textContent = this.held ? "let go" : "hold for comparison";
+    const t = step ? `t = ${this.tau[step - 1]}` : "";
+    for (const [slider, words] of /** @type {[any, string][]} */ ([
+      [this.S, `S = ${setting.S}`],
+      [this.at, `step ${step} of ${setting.S}, ${t}`],
+      [this.rho, `${Math.round(100 * setting.eta)}%`],
+    ])) {
+      slider.said.textContent = words;
+      slider.input.setAttribute("aria-valuetext", words);
+    }
+  }
+
+  paintPicture() {
+    const { next } = this.about.people[this.person];
+    const { of, colours } = this.about.groups;
+    const raw = this.onMap ? /** @type {[number, number][]} */ (this.about.xy) : this.points;
+    // a chain with noise in its steps may leave the items' box, which then grows
+    const place = this.onMap || this.many ? scaled(raw, BOX, 0) : scaled([...raw, ...this.walk], BOX, 0);
+    this.places = raw.map(place);
+    const dots = this.places.map(([x, y], item) => {
+      const share = this.shares[item];
+      const listed = !this.many && this.list.includes(item);
+      const r = share ? Math.max(3, 60 * Math.sqrt(share)) : listed ? 6 : 3;
+      const style = `fill:${colours[of[item]]};fill-opacity:${share || listed ? 0.75 : 0.4}`;
+      return h("circle", { cx: x.toFixed(1), cy: y.toFixed(1), r: r.toFixed(1), style, class: listed ? "listed" : "" });
+    });
+    const [x, y] = this.places[next];
+    const marks = [h("text", { x, y: y + 9, class: "star" }, "★")];
+    if (!this.onMap) marks.unshift(...(this.many ? this.cloud(place) : this.paths(place)));
+    this.picture.replaceChildren(...dots, ...marks);
+    const how = this.onMap
+      ? "The places on the map"
+      : `The items in two of ${this.model.dim} directions, which hold ${Math.round(100 * this.about.plane.held)}% of their variance`;
+    const what = this.many ? `, and where ${this.draws.done} draws end` : ", and one chain";
+    this.picture.setAttribute("aria-label", `${how}${what}: ${this.words()}; the true next one at rank ${this.rank}`);
+  }
+
+  /** @param {(point: number[]) => number[]} place */
+  paths(place) {
+    const line = (/** @type {number[][]} */ points, /** @type {string} */ kind) => {
+      const d = points.map((point) => place(point).map((value) => value.toFixed(1)).join(" ")).join("L");
+      return h("path", { d: `M${d}`, class: kind });
+    };
+    const found = this.held ? [line(this.held.walk, "walk held")] : [];
+    const [walk, beliefs] = [this.walk.slice(0, this.step), this.beliefs.slice(0, this.step)];
+    if (!walk.length) return found;
+    found.push(line(walk, "walk"), line(beliefs, "belief"));
+    const some = Math.max(1, Math.round(walk.length / 20)); // of many steps, about twenty are marked
+    const marked = (/** @type {unknown} */ _, /** @type {number} */ n) => n % some === 0 || n === walk.length - 1;
+    for (const point of walk.filter(marked)) {
+      const [x, y] = place(point);
+      found.push(h("circle", { cx: x.toFixed(1), cy: y.toFixed(1), r: 3, class: "stop" }));
+    }
+    for (const point of beliefs.filter(marked)) {
+      const [x, y] = place(point);
+      found.push(h("path", { d: `M${x - 4} ${y - 4}l8 8m0 -8l-8 8`, class: "cross" }));
+    }
+    if (this.step === this.setting.S && this.mended) {
+      const [x, y] = place(this.project(this.mended)[0]);
+      found.push(h("path", { d: `M${x} ${y - 8}l8 8l-8 8l-8 -8Z`, class: "mended" }));
+    }
+    return found;
+  }
+
+  /** @param {(point: number[]) => number[]} place */
+  cloud(place) {
+    return this.draws.ends.map((end) => {
+      const [x, y] = place(this.project(end)[0]);
+      return h("circle", { cx: x.toFixed(1), cy: y.toFixed(1), r: 3, class: "end" });
+    });
+  }
+
+  paintTable() {
+    const { next } = this.about.people[this.person];
+    const columns = [{ words: this.words(), list: this.list, other: this.held?.list }];
+    if (this.held) columns.push({ words: `held: ${this.held.words}`, list: this.held.list, other: this.list });
+    const cell = (/** @type {number} */ item, /** @type {number[] | undefined} */ other) => {
+      const changed = other && !other.includes(item);
+      const words = `${item === next ? "★ " : ""}${this.about.names[item]}${changed ? " ← only here" : ""}`;
+      return h("td", { class: changed ? "changed" : "" }, words);
+    };
+    const rows = this.list.map((_, n) =>
+      h("tr", {}, h("th", { scope: "row" }, `${n + 1}`), ...columns.map(({ list, other }) => cell(list[n], other))),
+    );
+    const heads = columns.map(({ words }) => h("th", { scope: "col" }, words));
+    this.table.replaceChildren(h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "rank"), ...heads)), h("tbody", {}, ...rows));
+  }
+
+  paintFacts() {
+    const { items, next } = this.about.people[this.person];
+    const recent = items.slice(-5).map((item) => this.about.names[item]);
+    this.past.textContent = `The newest of ${items.length} visits: ${recent.join(" · ")}. Really next was ${this.about.names[next]} (★).`;
+    if (!this.many) {
+      this.facts.textContent = `The true next one is at rank ${this.rank} of ${this.order.length}.`;
+      return;
+    }
+    if (this.draws.done < DRAWS) {
+      this.facts.textContent = `${this.draws.done} of ${DRAWS} draws …`;
+      return;
+    }
+    const bits = `${DRAWS} draws without compensator have ${entropy(this.shares).toFixed(1)} bits`;
+    const law = this.truth
+      ? `, the law ${entropy(this.truth).toFixed(1)}. They are ${totalVariation(this.shares, this.truth).toFixed(2)} from it ` +
+        `(total variation); ${DRAWS} draws of the law itself would be ${samplingDistance(this.truth, DRAWS).toFixed(2)}.`
+      : ".";
+    this.facts.textContent = bits + law;
+  }
+
+  paintCharts() {
+    const size = (/** @type {Float64Array} */ e) => Math.hypot(...e);
+    const upTo = (/** @type {Float64Array[]} */ es) =>
+      /** @type {[number, number][]} */ (es.slice(0, this.step).map((e, n) => [this.tau[n], size(e)]));
+    const lengths = [
+      { name: "chain e^t", colour: "currentColor", dash: "", points: upTo(this.chain.points) },
+      { name: "belief f", colour: "var(--model)", dash: "", points: upTo(this.chain.beliefs) },
+    ];
+    const wide = /** @type {[number, number]} */ ([this.model.timesteps, 0]);
+    const tall = /** @type {[number, number]} */ ([0, 1.3 * Math.sqrt(this.model.dim)]);
+    this.lengths.replaceChildren(
+      ...chart(`lengths in all ${this.model.dim} directions, against t`, lengths, { x: wide, y: tall }),
+    );
+    if (this.marked === this.setting.S) return;
+    this.marked = this.setting.S;
+    this.about.curves.forEach(({ title, lines, most }, n) => {
+      const tall = most ? { y: /** @type {[number, number]} */ ([0, most]) } : {};
+      this.curves[n].replaceChildren(...chart(title, lines, { log: true, at: this.setting.S, ...tall }));
+    });
+  }
+
+  /* ---- the address ----------------------------------------------------------------------------------------------------- */
+
+  restore() {
+    const state = new URLSearchParams(window.location.hash.slice(1));
+    const whole = (/** @type {string} */ key, /** @type {number} */ below, /** @type {number} */ otherwise) => {
+      const n = Number(state.get(key) ?? NaN);
+      return Number.isInteger(n) && n >= 0 && n < below ? n : otherwise;
+    };
+    const [, spacing, order] = WAYS[whole("way", WAYS.length, 0)];
+    const S = whole("S", this.model.timesteps + 1, 10);
+    const eta = order === 2 ? 0 : RHO[whole("rho", RHO.length, 0)];
+    const known = this.steps.includes(S) ? S : this.steps[Math.min(4, this.steps.length - 1)];
+    const setting = { S: known, spacing, order, eta, compensate: state.get("c") === "1", seed: whole("noise", 2 ** 31, 0) };
+    this.setting = /** @type {Setting} */ (setting);
+    this.person = whole("who", this.about.people.length, 0);
+    this.many = state.get("many") === "1";
+    this.step = known;
+    this.ask();
+  }
+
+  remember() {
+    const { S, eta, compensate, seed } = this.setting;
+    const way = this.way.value;
+    const state = { who: this.person, S, way, rho: RHO.indexOf(eta), c: Number(compensate), noise: seed, many: Number(this.many) };
+    try {
+      window.history.replaceState(null, "", `#${new URLSearchParams(Object.entries(state).map(([k, v]) => [k, `${v}`]))}`);
+    } catch {
+      // a page inside another page may not change its address
+    }
+  }
+}
+
+/** @param {HTMLElement} root @param {Uint8Array} weights @param {About} about */
+export const mountSteps = (root, weights, about) => mount(root, () => new StepsExplorer(root, new Model(weights), about));
