@@ -196,3 +196,24 @@ def test_only_a_compensator_that_is_there_is_exported(trained, tmp_path, one_sen
     checkpoint.save(trained, full)
     size = checkpoint.export(trained, tmp_path / "x.safetensors")
     assert size < 0.6 * (full / checkpoint.FILE).stat().st_size
+
+
+@pytest.mark.skipif(not (ROOT / "docs/node_modules/typescript").is_dir(), reason="npm has not been run in docs/")
+@pytest.mark.parametrize(
+    "command",
+    [["tsc", "-p", "docs"], ["eslint", "--max-warnings", "0", "-c", "docs/eslint.config.mjs", str(MODEL.parent)]],
+)
+def test_the_pages_javascript_has_types_and_no_lint(command):
+    done = subprocess.run(
+        [ROOT / "docs/node_modules/.bin" / command[0], *command[1:]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_core_stays_small():
+    """What another project would take along: the model, without its explorers."""
+    assert len(MODEL.read_text(encoding="utf-8").splitlines()) < 600

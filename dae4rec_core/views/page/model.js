@@ -103,7 +103,7 @@ export function softmax(logits) {
 }
 
 /** @param {Vector} x */
-const norm = (x) => Math.sqrt(Array.prototype.reduce.call(x, (sum, value) => sum + value * value, 0));
+const norm = (x) => Math.sqrt(dot(x, x));
 
 /** x / |x|, as torch's normalize. @param {Vector} x @returns {Float64Array} */
 function unit(x) {

@@ -57,8 +57,9 @@ export class Draws {
    * @param {(n: number) => Float64Array} noise of every x_T
    * @param {object} options of Model.chain
    * @param {() => void} tell after every few draws
+   * @param {number | "shared"} [mender] the compensator that takes the last step; none: f does
    */
-  start(history, tau, noise, options, tell) {
+  start(history, tau, noise, options, tell, mender) {
     this.stop();
     const job = this.job;
     const { model } = this;
@@ -68,8 +69,9 @@ export class Draws {
       if (job !== this.job) return;
       const until = performance.now() + BUSY;
       do {
-        const { beliefs } = model.chain(f, noise(model.dim), tau, options);
-        const e0 = beliefs[beliefs.length - 1];
+        const { points, beliefs } = model.chain(f, noise(model.dim), tau, options);
+        const last = points[points.length - 1];
+        const e0 = mender === undefined ? beliefs[beliefs.length - 1] : model.compensate(last, condition, mender);
         this.ends.push(e0);
         this.counts[model.nearest(e0, condition, history)] += 1;
         this.done += 1;

@@ -1,7 +1,6 @@
 /**
  * The S explorer: one person, one first noise or many, and every way to skip from it to an answer.
  *
- * @typedef {import("./model.js").Model} Model
  * @typedef {{name: string, items: number[], slots: number[], next: number}} Person
  * @typedef {object} Setting  how the chain is walked
  * @property {number} S @property {"t" | "log-SNR"} spacing @property {1 | 2} order @property {number} eta
@@ -17,6 +16,7 @@
  * @property {{title: string, lines: Line[], most: number}[]} curves  against S, for everybody; most: the
  *   upper end, 0 for what the lines reach
  * @property {import("./parts.js").Asked} question
+ * @property {boolean} many  whether it opens with many first noises
  * @property {[number, number][]} [xy]  of each item, in kilometres
  * @property {import("./law.js").Parameters} [law] @property {number[]} [venue]  the law's number of each item
  */
@@ -36,6 +36,40 @@ const WAYS = /** @type {const} */ ([
 const BOX = { width: 640, height: 480 };
 
 export class StepsExplorer {
+  // elements
+  /** @type {any} */ picture;
+  /** @type {any} */ table;
+  /** @type {any} */ facts;
+  /** @type {any} */ past;
+  /** @type {any} */ status;
+  /** @type {any} */ lengths;
+  /** @type {any[]} */ curves = [];
+  /** @type {any} */ play;
+  /** @type {any} */ hold;
+  /** @type {any} */ mend;
+  /** @type {any} */ who;
+  /** @type {any} */ S;
+  /** @type {any} */ at;
+  /** @type {any} */ way;
+  /** @type {any} */ rho;
+  /** @type {any} */ several;
+  /** @type {any} */ map;
+  // the answer
+  /** @type {number[]} */ list = [];
+  /** @type {number[]} */ order = [];
+  /** @type {number[]} */ tau = []; // in the order of the chain
+  /** @type {number[][]} */ walk = [];
+  /** @type {number[][]} */ beliefs = [];
+  /** @type {number[][]} */ places = [];
+  /** @type {import("./model.js").Chain} */ chain = { tau: [], points: [], beliefs: [] };
+  /** @type {Float64Array | null} */ mended = null;
+  /** @type {Float64Array | null} */ truth = null;
+  shares = new Float64Array();
+  rank = 0;
+  alike = NaN; // items that the lists of two first noises share
+  timer = 0;
+  marked = 0; // the S that the curves mark
+
   /** @param {HTMLElement} root @param {Model} model @param {About} about */
   constructor(root, model, about) {
     this.model = model;
@@ -122,8 +156,8 @@ export class StepsExplorer {
     this.rho = this.slider("rho, noise in every step, as a share of the Markov chain's", RHO.length - 1, (n) =>
       this.change({ eta: RHO[n], order: RHO[n] ? 1 : this.setting.order }),
     );
-    this.many_ = h("input", { type: "checkbox" });
-    this.many_.addEventListener("change", () => this.change({}, { many: this.many_.checked }));
+    this.several = h("input", { type: "checkbox" });
+    this.several.addEventListener("change", () => this.change({}, { many: this.several.checked }));
     this.mend = h("input", { type: "checkbox" });
     this.mend.addEventListener("change", () => this.change({ compensate: this.mend.checked }));
     this.map = h("input", { type: "checkbox" });
@@ -147,7 +181,7 @@ export class StepsExplorer {
       row(label("noise in every step", this.rho.input, " ", this.rho.said)),
       row(
         label("", this.mend, ` compensator${trained}`),
-        label("", this.many_, ` ${DRAWS} first noises`),
+        label("", this.several, ` ${DRAWS} first noises`),
         ...(xy ? [label("", this.map, " on the map")] : []),
         this.hold,
       ),
@@ -228,7 +262,7 @@ export class StepsExplorer {
     const { model, setting } = this;
     const { items, slots, next } = this.about.people[this.person];
     const condition = model.condition(items);
-    const tau = setting.spacing === "t" ? chooseTau(model.timesteps, setting.S) : chooseTauBySnr(model.alphaBar, setting.S);
+    const tau = setting.spacing === "t" ? chooseTau(model.timesteps, setting.S) : chooseTauBySnr(/** @type {Float64Array} */ (model.alphaBar), setting.S);
     const options = { order: setting.order, eta: setting.eta, noise: normal(1e6 + setting.seed) };
     const chain = model.chain(model.predictor(condition, items), this.noise(setting.seed), tau, options);
     const last = chain.points[chain.points.length - 1];
@@ -240,24 +274,43 @@ export class StepsExplorer {
     this.order = top(scores, model.nItems, new Set(this.about.seen ? [] : items));
     this.list = this.order.slice(0, LISTED);
     this.rank = this.order.indexOf(next) + 1;
-    this.tau = tau.slice().reverse(); // in the order of the chain
+    this.tau = tau.slice().reverse();
     this.chain = chain;
     this.walk = chain.points.map((point) => this.project(point)[0]);
     this.beliefs = chain.beliefs.map((belief) => this.project(belief)[0]);
-    this.truth = this.law
-      ? Float64Array.from(this.about.venue, ((law) => (/** @type {number} */ venue) => law[venue])(
-          this.law.next(items.map((item) => this.about.venue[item]), slots),
-        ))
-      : null;
+    this.truth = this.lawOf(items, slots);
     this.draws.stop();
     this.shares = new Float64Array(model.nItems);
     this.paint();
     if (!this.many) return;
+    this.alike = NaN;
     const each = normal(1 + setting.seed);
-    this.draws.start(items, tau, each, options, () => {
+    const told = () => {
       this.shares = this.draws.shares();
+      if (this.draws.done === DRAWS) this.alike = this.likeness(condition, items);
       this.paint();
-    });
+    };
+    this.draws.start(items, tau, each, options, told, setting.compensate ? c : undefined);
+  }
+
+  /** The true law of the next item, where it is known. @param {number[]} items @param {number[]} slots */
+  lawOf(items, slots) {
+    const { venue } = this.about;
+    if (!this.law || !venue) return null;
+    const law = this.law.next(
+      items.map((item) => venue[item]),
+      slots,
+    );
+    return Float64Array.from(venue, (number) => law[number]);
+  }
+
+  /** How many of their ten items a draw and the one before it share, on average. @param {Float64Array} h @param {number[]} items */
+  likeness(h, items) {
+    const { model } = this;
+    const known = new Set(this.about.seen ? [] : items);
+    const lists = this.draws.ends.map((end) => new Set(top(model.scores(model.query(end, h, items)), LISTED, known)));
+    const shared = lists.slice(1).map((list, n) => [...list].filter((item) => lists[n].has(item)).length);
+    return shared.reduce((sum, value) => sum + value, 0) / shared.length;
   }
 
   words() {
@@ -287,7 +340,7 @@ export class StepsExplorer {
     this.way.value = WAYS.findIndex(([, spacing, order]) => spacing === setting.spacing && order === setting.order);
     this.rho.input.value = RHO.indexOf(setting.eta);
     this.mend.checked = setting.compensate;
-    this.many_.checked = this.many;
+    this.several.checked = this.many;
     this.map.checked = this.onMap;
     this.hold.textContent = this.held ? "let go" : "hold for comparison";
     const t = step ? `t = ${this.tau[step - 1]}` : "";
@@ -311,7 +364,7 @@ export class StepsExplorer {
     const dots = this.places.map(([x, y], item) => {
       const share = this.shares[item];
       const listed = !this.many && this.list.includes(item);
-      const r = share ? Math.max(3, 60 * Math.sqrt(share)) : listed ? 6 : 3;
+      const r = share ? Math.max(3, (this.onMap ? 60 : 30) * Math.sqrt(share)) : listed ? 6 : 3;
       const style = `fill:${colours[of[item]]};fill-opacity:${share || listed ? 0.75 : 0.4}`;
       return h("circle", { cx: x.toFixed(1), cy: y.toFixed(1), r: r.toFixed(1), style, class: listed ? "listed" : "" });
     });
@@ -357,7 +410,7 @@ export class StepsExplorer {
   cloud(place) {
     return this.draws.ends.map((end) => {
       const [x, y] = place(this.project(end)[0]);
-      return h("circle", { cx: x.toFixed(1), cy: y.toFixed(1), r: 3, class: "end" });
+      return h("circle", { cx: x.toFixed(1), cy: y.toFixed(1), r: 3, class: this.setting.compensate ? "end mended" : "end" });
     });
   }
 
@@ -389,7 +442,10 @@ export class StepsExplorer {
       this.facts.textContent = `${this.draws.done} of ${DRAWS} draws …`;
       return;
     }
-    const bits = `${DRAWS} draws without compensator have ${entropy(this.shares).toFixed(1)} bits`;
+    const how = this.setting.compensate ? "with" : "without";
+    const bits =
+      `${DRAWS} first noises ${how} compensator: the lists of two of them share ${this.alike.toFixed(1)} of ten items. ` +
+      `As draws they have ${entropy(this.shares).toFixed(1)} bits`;
     const law = this.truth
       ? `, the law ${entropy(this.truth).toFixed(1)}. They are ${totalVariation(this.shares, this.truth).toFixed(2)} from it ` +
         `(total variation); ${DRAWS} draws of the law itself would be ${samplingDistance(this.truth, DRAWS).toFixed(2)}.`
@@ -433,7 +489,7 @@ export class StepsExplorer {
     const setting = { S: known, spacing, order, eta, compensate: state.get("c") === "1", seed: whole("noise", 2 ** 31, 0) };
     this.setting = /** @type {Setting} */ (setting);
     this.person = whole("who", this.about.people.length, 0);
-    this.many = state.get("many") === "1";
+    this.many = state.has("many") ? state.get("many") === "1" : this.about.many;
     this.step = known;
     this.ask();
   }

@@ -47,14 +47,18 @@ def steps_explorer(
     errors: pd.DataFrame,
     people: Mapping[str, str],
     data: str | Path,
+    many: bool = False,
+    asked: dict[str, Any] | None = None,
 ) -> Explorer:
     """One person, one first noise or many, every S and every way to skip; what S is worth for everybody.
 
     table, errors: what `make artifacts` measured (steps.csv and solvers.csv). people: ids of users with a test answer,
-    by what they are called; the first is shown at the start. data: where the data set is, a town or not.
+    by what they are called; the first is shown at the start. data: where the data set is, a town or not. many: opens
+    with many first noises. asked: the question before it, see `question`, which is asked otherwise.
     Raises ValueError for a user who has no test answer.
     """
-    about = steps_about(recommender, dataset, split, table, errors, people, data)
+    about = steps_about(recommender, dataset, split, table, errors, people, data) | {"many": many}
+    about |= {"question": asked} if asked else {}
     widget = StepsWidget(weights=exported(recommender), about=line(about))
     return Explorer(widget, still(recommender, dataset, split, next(iter(people.values()))), "the S explorer")
 
@@ -86,6 +90,7 @@ def steps_about(
         "xT": digits(first_noise(model)[0]),
         "curves": curves(table, errors),
         "question": question(table),
+        "many": False,
     }
     place = coordinates(dataset)
     if place is not None:
@@ -167,7 +172,10 @@ def curves(table: pd.DataFrame, errors: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def question(table: pd.DataFrame) -> dict[str, Any]:
-    """Which S gives the best lists without a compensator, of the least, a middle one and the most?"""
+    """Which S gives the best lists without a compensator, of the least, a middle one and the most?
+
+    question: what is asked. answers: to choose from; right: the number of the right one. then: what really happens.
+    """
     rates = hit_rates(table)
     rates = rates.loc[sorted({rates.index[0], *(S for S in (10,) if S in rates.index), rates.index[-1]})]
     told = ", ".join(f"S = {S}: {value:.1f}%" for S, value in rates[False].items())

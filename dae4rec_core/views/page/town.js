@@ -1,8 +1,6 @@
 /**
  * The town explorer: click places to make a history, and see what the law, the model and counting say comes next.
  *
- * @typedef {import("./model.js").Model} Model
- * @typedef {import("./law.js").Law} Law
  * @typedef {object} About  what dae4rec_core.views.page.town_about writes
  * @property {string[]} names  of each item, "name, district"
  * @property {[number, number][]} xy  of each item, in kilometres
@@ -31,6 +29,8 @@ const FAR = 30; // of 640 units of the map: a click farther than that from every
 const LONGEST = 200; // visits that an address may hold
 
 export class TownExplorer {
+  /** @type {any[]} */ dots = []; // a circle for each item
+  /** @type {number[][]} */ at = []; // where they are on the map
   /** @param {HTMLElement} root @param {Model} model @param {About} about */
   constructor(root, model, about) {
     this.model = model;
