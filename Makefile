@@ -19,7 +19,7 @@ help:
 	@echo "make notebooks  re-execute the notebooks in place"
 	@echo "make town       write the bundled data again"
 	@echo "make results    search, train and compare on five data sets (hours; goes on where it was stopped; REAL=folder)"
-	@echo "make peers      install SASRec, GRU4Rec and item-kNN into .venv-peers, for make results"
+	@echo "make peers      install SASRec, GRU4Rec, eSASRec and item-kNN into .venv-peers, for make results"
 	@echo "make site       build the static edition, docs/_build/html (needs npm once, for what the browser runs)"
 	@echo "make demo       open the S and δ explorers as an app, for a talk or a class"
 	@echo "make test-browser  drive JupyterLab, the site and the demo in Chromium; screenshots in tests/browser/shots"

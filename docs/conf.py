@@ -14,8 +14,15 @@ copyright = "the authors of this repository, MIT"
 extensions = ["myst_nb"]
 source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
 root_doc = "docs/index"
-include_patterns = ["docs/*.md", "notebooks/*.ipynb", "README.md", "benchmarks/results.md", "results/README.md"]
-exclude_patterns = ["docs/_build", "docs/node_modules", ".venv", ".venv-peers", "**/.ipynb_checkpoints"]
+include_patterns = ["docs/*.md", "notebooks/*.ipynb", "README.md", "benchmarks/results.md", "results/*.md"]
+exclude_patterns = [
+    "results/table.md",
+    "docs/_build",
+    "docs/node_modules",
+    ".venv",
+    ".venv-peers",
+    "**/.ipynb_checkpoints",
+]
 
 html_theme = "furo"
 html_title = "DAE4Rec"

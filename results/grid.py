@@ -362,7 +362,7 @@ def run_peer(
 ) -> dict[str, np.ndarray]:
     """What `peers.main` writes, by name. limit: answers of a part; more: settings beside those of the unit."""
     if not PEERS.is_file():
-        raise FileNotFoundError(f"{PEERS} is missing, which SASRec, GRU4Rec and item-kNN need; run `make peers`.")
+        raise FileNotFoundError(f"{PEERS} is missing, which the methods of other libraries need; run `make peers`.")
     config = Config().replace(**data_settings(unit.filter), max_len=unit.changes["max_len"])
     most = epochs_for(len(split.training_targets(dataset))) if epochs is None else epochs
     settings = unit.changes | {"seed": unit.seed, "epochs": most, "patience": config.train.patience} | more

@@ -7,7 +7,7 @@ from conftest import PICTURES, ROOT, SHOTS, Watch, milliseconds, pictures, shot
 
 SITE = ROOT / "docs/_build/html"
 PAGES = [
-    *("docs/index", "docs/map", "docs/glossary", "docs/related"),
+    *("docs/index", "docs/map", "docs/glossary", "docs/related", "docs/model-card", "docs/datasheet", "results/LOG"),
     *(f"notebooks/{path.stem}" for path in sorted((ROOT / "notebooks").glob("*.ipynb"))),
 ]
 

@@ -1,0 +1,89 @@
+"""The numbers in the model card and in the data sheet are those of the files that they describe."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dae4rec_core import checkpoint
+from dae4rec_core.config import Config
+from dae4rec_core.data.dataset import prepare, training_graph
+from dae4rec_core.data.properties import properties
+
+ROOT = Path(__file__).parents[1]
+TOWN = ROOT / "data/town"
+
+
+def card(name: str) -> tuple[str, dict[str, str]]:
+    """The text, and the cells of its tables by their first."""
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+?) \| (.+?) \|$", text, re.M)
+    return text, dict(rows)
+
+
+def test_the_data_sheet_counts_what_is_there():
+    text, cells = card("datasheet.md")
+    dataset, split = prepare(TOWN, Config())
+    length = np.diff(dataset.offsets)
+    first, _ = prepare(TOWN, Config().replace(repeats="first_visits"))
+    counted = {
+        "people": len(dataset.user_ids),
+        "venues": dataset.n_items,
+        "visits": len(dataset.items),
+        "visits of a person, least": length.min(),
+        "visits of a person, median": np.median(length),
+        "visits of a person, most": length.max(),
+        "first visits, after the 5-core": len(first.items),
+        "people with first visits": len(first.user_ids),
+    }
+    for name, value in counted.items():
+        assert int(cells[name].replace(",", "")) == value, name
+    edges = len(training_graph(dataset, split).edges)
+    assert f"{200 * edges / (dataset.n_items * (dataset.n_items - 1)):.1f}% of all pairs" in text
+    assert f"{100 * properties(dataset, split)['negative eigenvalues']:.0f}% are negative" in text
+
+
+def test_the_model_card_describes_the_checkpoint():
+    text, cells = card("model-card.md")
+    found = checkpoint.load(ROOT / "data/artifacts/town/checkpoint", "cpu")
+    sizes = {sum(p.numel() for p in c.parameters()) for c in found.compensators.values()}
+    config = found.model.config
+    assert int(cells["parameters"].replace(",", "")) == sum(p.numel() for p in found.model.parameters())
+    assert {int(cells["and of each compensator"].replace(",", ""))} == sizes
+    assert cells["compensators for S of"] == ", ".join(map(str, sorted(found.compensators)))
+    values = config.model.dim, config.diffusion.timesteps, config.sampling_steps, config.diffusion.delta
+    assert cells["d, T, S, δ"] == ", ".join(f"{value:g}" for value in values)
+    assert int(cells["newest visits that it sees"]) == config.data.max_len
+    assert config.replace(seed=0) == Config()
+
+
+@pytest.mark.parametrize("row, seeds", [("seed 0, this file", [0]), ("mean of three seeds", [0, 1, 2])])
+def test_the_model_cards_figures_are_the_sweeps(row, seeds):
+    text, _ = card("model-card.md")
+    table = pd.read_csv(ROOT / "data/artifacts/town/steps.csv")
+    model = table[(table["part"] == "test") & (table["method"] == "DAE4Rec") & table["seed"].isin(seeds)]
+    wanted = (("1", "False"), ("10", "False"), ("10", "True"))
+    found = [
+        model[(model["S"].astype(str) == S) & (model["compensator"].astype(str) == c)]["HR@10"].mean()
+        for S, c in wanted
+    ]
+    assert f"| {row} | " + " | ".join(f"{100 * value:.1f}" for value in found) + " |" in text
+
+
+def test_the_model_cards_rivals_are_the_main_tables():
+    text, _ = card("model-card.md")
+    runs = pd.read_csv(ROOT / "results/runs.csv")
+    runs = runs[
+        (runs["study"] == "main") & (runs["data"] == "town") & (runs["filter"] == "raw") & (runs["part"] == "test")
+    ]
+    for words, method, variant in (
+        ("popularity", "baselines", "popularity"),
+        ("first-order transitions", "baselines", "first-order transitions"),
+        ("item-kNN", "item-kNN", None),
+        ("SASRec", "SASRec", None),
+    ):
+        rows = runs[(runs["method"] == method) & ((runs["variant"] == variant) if variant else True)]
+        value = rows[rows["rules"] == rows["rules"].max()]["HR@10"].mean()
+        assert f"{words} {100 * value:.1f}" in text, words
