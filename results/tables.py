@@ -73,13 +73,13 @@ def ranks_of(unit: grid.Unit) -> pd.DataFrame:
     return pd.concat(tables)
 
 
-def per_user(ranks: pd.DataFrame, n_items: int) -> pd.DataFrame:
-    """Metrics of every test answer: (users, METRICS), the mean over the seeds that are there."""
+def per_user(ranks: pd.DataFrame, n_items: int) -> dict[str, np.ndarray]:
+    """Of each metric the values of every test answer under every seed that is there: (seeds, users)."""
     tables = []
     for _, rows in ranks.groupby("seed"):
         better, tied = (torch.tensor(rows[kind].to_numpy()).long() for kind in ("better", "tied"))
         tables.append(metrics_of_ranks(better, tied, n_items))
-    return pd.concat(tables).groupby(level=0).mean()
+    return {metric: np.stack([table[metric] for table in tables]) for metric in METRICS}
 
 
 def better_than(runs: pd.DataFrame) -> pd.DataFrame:

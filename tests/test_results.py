@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy.spatial.distance import cdist
-from scipy.stats import ttest_rel
+from scipy.stats import bootstrap, ttest_rel
 
 from dae4rec_core.config import PRESETS, Config
 from dae4rec_core.data import dataset as data_module
@@ -126,6 +126,27 @@ def test_the_bootstrap_agrees_with_a_paired_t_test():
     assert found["high"] == pytest.approx(interval.high, abs=0.003)
     assert found["p"] == pytest.approx(oracle.pvalue, abs=0.01)
     assert paired_bootstrap(ours, ours)["p"] == 1.0
+
+
+def test_the_bootstrap_draws_seeds_too():
+    """Against the exact variance of a mean whose users and seeds are drawn again, and scipy's bootstrap of one seed."""
+    rng = np.random.default_rng(2)
+    taste = rng.normal(size=600)
+    ours, theirs = (taste + shift + rng.normal(size=(3, 1)) * 0.3 + rng.normal(size=(3, 600)) for shift in (0.2, 0.0))
+    found = paired_bootstrap(ours, theirs, resamples=20_000)
+    assert found["difference"] == pytest.approx(ours.mean() - theirs.mean())
+    # of users alone, and of seeds: each method's three seed means, drawn three times
+    users = (ours.mean(0) - theirs.mean(0)).var() / 600
+    seeds = sum(method.mean(1).var() / 3 for method in (ours, theirs))
+    width = (found["high"] - found["low"]) / (2 * 1.96)
+    assert width == pytest.approx(np.sqrt(users + seeds), rel=0.05)
+    assert np.sqrt(users) < 0.5 * width  # users alone would be far too sure
+    [alone] = ours[:1] - theirs[:1]
+    oracle = bootstrap((alone,), np.mean, n_resamples=20_000, method="percentile", rng=rng).confidence_interval
+    one = paired_bootstrap(ours[0], theirs[0], resamples=20_000)
+    assert (one["low"], one["high"]) == pytest.approx((oracle.low, oracle.high), abs=0.004)
+    swapped = paired_bootstrap(ours[::-1], theirs, resamples=20_000)  # seeds of two methods are no pairs
+    assert swapped["high"] - swapped["low"] == pytest.approx(found["high"] - found["low"], rel=0.03)
 
 
 def task_of(data, config, tmp_path, parts=("validation", "test")) -> peers.Task:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import bootstrap
+from numpy.typing import ArrayLike
 
 from dae4rec_core.config import Config, choose_device
 from dae4rec_core.data.dataset import (
@@ -204,28 +204,33 @@ def summary(table: pd.DataFrame, part: str = "test", metrics: Sequence[str] = ME
     return chosen.groupby(keys, dropna=False, sort=False)[list(metrics)].agg(["mean", "std"]).reset_index()
 
 
-def paired_bootstrap(ours: pd.Series, theirs: pd.Series, resamples: int = 5_000, seed: int = 0) -> dict[str, float]:
-    """Is the mean of a metric better for the same users? Users are drawn again with replacement, both methods at once.
+def paired_bootstrap(ours: ArrayLike, theirs: ArrayLike, resamples: int = 5_000, seed: int = 0) -> dict[str, float]:
+    """Is the mean of a metric better for the same users? Users and seeds are drawn again with replacement.
 
-    ours, theirs: a value for each user, in one order. Returns the difference of the means, its 95% interval (low,
-    high) and p, the share of resamples in which ours is not ahead, (count + 1) / (resamples + 1). It speaks of these
-    users and not of other seeds.
+    ours, theirs: a value for each user, (users,), or for each seed of a training too, (seeds, users), users in one
+    order. A resample takes the same users for both methods, and for each method seeds of its own: seed 1 of one has
+    nothing to do with seed 1 of another. Returns the difference of the means, its 95% interval (low, high) and p, the
+    share of resamples in which ours is not ahead, (count + 1) / (resamples + 1). Of a single seed nothing can be drawn
+    again, so the interval then speaks of these users alone; of S seeds, it holds (S - 1) / S of their variance.
     """
-    difference = np.asarray(ours, dtype=float) - np.asarray(theirs, dtype=float)
-    if not difference.any():
+    one, other = (np.atleast_2d(np.asarray(values, dtype=float)) for values in (ours, theirs))
+    difference = float(one.mean() - other.mean())
+    if one.shape == other.shape and (one == other).all():
         return {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
-    found = bootstrap(
-        (difference,),
-        np.mean,
-        n_resamples=resamples,
-        batch=max(1, 2**22 // len(difference)),  # 32 MB at a time
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    behind = int((found.bootstrap_distribution <= 0).sum())
+    rng, users, found = np.random.default_rng(seed), one.shape[1], []
+    at_once = max(1, 2**21 // users)
+    for first in range(0, resamples, at_once):
+        size = min(at_once, resamples - first)
+        drawn = rng.integers(users, size=(size, users))
+        means = [np.stack([values[drawn].mean(1) for values in method]) for method in (one, other)]  # (seeds, size)
+        seeds = [rng.integers(len(method), size=(len(method), size)) for method in (one, other)]
+        ahead, behind = (np.take_along_axis(mean, chosen, 0).mean(0) for mean, chosen in zip(means, seeds, strict=True))
+        found.append(ahead - behind)
+    resampled = np.concatenate(found)
+    low, high = np.quantile(resampled, [0.025, 0.975])
     return {
-        "difference": float(difference.mean()),
-        "low": float(found.confidence_interval.low),
-        "high": float(found.confidence_interval.high),
-        "p": (behind + 1) / (resamples + 1),
+        "difference": difference,
+        "low": float(low),
+        "high": float(high),
+        "p": (int((resampled <= 0).sum()) + 1) / (resamples + 1),
     }
