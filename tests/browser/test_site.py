@@ -1,5 +1,6 @@
 """The static edition from file://, with the network off: sliders, equations, search, small screens and the dark."""
 
+import re
 import statistics
 
 import pytest
@@ -238,6 +239,33 @@ def test_the_town_runs_in_the_page(offline):
     assert town.locator(".lists section.law").inner_text() == shown
     town.get_by_role("button", name="clear").click()
     assert town.locator(".trail button").count() == 0 and town.locator(".lists li:visible").count() == 0
+
+
+def test_the_tour_says_what_is_true(offline):
+    """Eight steps, by keyboard; what they say of bits and distances holds for the person of the tour."""
+    page = offline()
+    page.goto((SITE / "docs/index.html").as_uri())
+    page.wait_for_function(DRAWN)
+    tour, facts = page.locator("#town .tour"), page.locator("#town .facts")
+    page.get_by_role("button", name="take the tour").focus()
+    far, bits, told = {}, {}, []
+    for n in range(1, 9):
+        page.keyboard.press("Enter")
+        assert tour.locator("p").inner_text().startswith(f"{n} of 8. ")
+        page.wait_for_function(DRAWN)
+        text = facts.inner_text()
+        far[n], bits[n] = (
+            float(re.search(r"are ([\d.]+) from", text)[1]),
+            float(re.search(r"have ([\d.]+) bits", text)[1]),
+        )
+        told.append(text)
+    assert bits[4] < bits[3] and "S = 1 " in told[3] and "S = 50 " in told[4]  # fewer places with one step
+    assert abs(far[6] - far[3]) < 0.05  # another noise hardly changes the distance
+    assert page.locator("#town .trail button").count() == 7
+    page.get_by_role("button", name="back").click()
+    assert tour.locator("p").inner_text().startswith("7 of 8. ")
+    page.get_by_role("button", name="leave the tour").click()
+    assert tour.locator("p").inner_text() == "" and page.get_by_role("button", name="take the tour").is_visible()
 
 
 @pytest.mark.parametrize(

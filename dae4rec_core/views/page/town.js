@@ -28,9 +28,62 @@ const LISTED = 8;
 const FAR = 30; // of 640 units of the map: a click farther than that from every place means none
 const LONGEST = 200; // visits that an address may hold
 
+/**
+ * The tour: what is said, and what is done first.
+ * @type {{say: string, act: (town: TownExplorer) => void}[]}
+ */
+const TOUR = [
+  {
+    say:
+      "A person of the town. The dashed line follows their newest visits. The circles are the true law: where the next " +
+      "visit is likely. This town is simulated, so its law is known; of a real town nobody knows it.",
+    act: (town) => town.show({ layer: "law", S: 10, seed: 0, person: 0 }),
+  },
+  {
+    say:
+      "Counting: where did others go from the newest place? It needs no training. In its list, a bold name is also " +
+      "among the law's first eight.",
+    act: (town) => town.show({ layer: "counts" }),
+  },
+  {
+    say:
+      "The trained model. From pure noise it walks to a point in 10 steps, 200 times, and each point stands for its " +
+      "nearest place. The figures beside the map say how far these draws are from the law, and how far counting is.",
+    act: (town) => town.show({ layer: "model", S: 10 }),
+  },
+  {
+    say:
+      "One step in place of ten. The answer is then near the mean of what is possible, whatever the noise was, so the " +
+      "draws fall on fewer places: look at their bits.",
+    act: (town) => town.show({ S: 1 }),
+  },
+  {
+    say: "Fifty steps, five times the work of ten. Did the draws come nearer to the law than with ten?",
+    act: (town) => town.show({ S: 50 }),
+  },
+  {
+    say:
+      "Ten steps again, and 200 other first noises. The circles change a little, and the distance hardly: what is wrong " +
+      "with the draws is not bad luck.",
+    act: (town) => town.show({ S: 10, seed: town.seed + 1 }),
+  },
+  {
+    say: "One visit more, far from the others. All three answers follow the newest place.",
+    act: (town) => {
+      town.show({ S: 10, person: 0 });
+      town.visitFarAway();
+    },
+  },
+  {
+    say: "Your turn: clear the history and click places, or load another person. The address keeps what you made.",
+    act: () => {},
+  },
+];
+
 export class TownExplorer {
   /** @type {any[]} */ dots = []; // a circle for each item
   /** @type {number[][]} */ at = []; // where they are on the map
+  /** @type {Record<string, any>} */ layers = {}; // a radio button for each
   /** @param {HTMLElement} root @param {Model} model @param {About} about */
   constructor(root, model, about) {
     this.model = model;
@@ -61,7 +114,7 @@ export class TownExplorer {
     this.status = h("p", { class: "status" });
     this.spoken = h("p", { class: "spoken", role: "status" }); // for screen readers, once for each question
     this.lists = h("div", { class: "lists" }, ...LAYERS.map((layer) => this.buildList(layer)));
-    const parts = [this.buildControls(), this.buildLayers(), this.buildSettings()];
+    const parts = [this.buildTour(), this.buildControls(), this.buildLayers(), this.buildSettings()];
     const side = h("div", { class: "side" }, ...parts, this.facts, this.status, this.spoken);
     root.classList.add("dae4rec", "dae4rec-town");
     root.replaceChildren(h("div", { class: "map" }, this.map), side, this.trail, this.lists);
@@ -92,6 +145,49 @@ export class TownExplorer {
     });
   }
 
+  /** TOUR, a step at a time. */
+  buildTour() {
+    let at = -1;
+    const said = h("p", { role: "status" });
+    const go = (/** @type {number} */ n) => {
+      at = n < TOUR.length ? n : -1;
+      if (at >= 0) TOUR[at].act(this);
+      said.textContent = at >= 0 ? `${at + 1} of ${TOUR.length}. ${TOUR[at].say}` : "";
+      back.hidden = at < 1;
+      end.hidden = at < 0;
+      next.textContent = at < 0 ? "take the tour" : at + 1 < TOUR.length ? "next" : "done";
+    };
+    const next = button("", () => go(at + 1));
+    const back = button("back", () => go(at - 1));
+    const end = button("leave the tour", () => {
+      go(-1);
+      next.focus();
+    });
+    go(-1);
+    return h("div", { class: "tour" }, said, next, " ", back, " ", end);
+  }
+
+  /** Some settings at once. @param {{layer?: "law" | "model" | "counts", S?: number, seed?: number, person?: number}} settings */
+  show({ layer = this.layer, S = this.S, seed = this.seed, person }) {
+    Object.assign(this, { layer, S, seed });
+    this.layers[layer].checked = true;
+    this.showSteps();
+    if (person !== undefined) {
+      this.person.value = person;
+      this.load(person);
+    } else {
+      this.draw();
+      this.remember();
+    }
+  }
+
+  /** Adds the place that is farthest from the newest one. */
+  visitFarAway() {
+    const here = this.at[this.items[this.items.length - 1] ?? 0];
+    const far = this.at.map(([x, y]) => Math.hypot(x - here[0], y - here[1]));
+    this.add(far.indexOf(Math.max(...far)));
+  }
+
   /** A person, a place by its name, or nothing. */
   buildControls() {
     const { names, people } = this.about;
@@ -115,6 +211,7 @@ export class TownExplorer {
     const fields = h("fieldset", { class: "layers" }, h("legend", {}, "on the map"));
     for (const layer of LAYERS) {
       const radio = h("input", { type: "radio", name: "dae4rec-layer", value: layer });
+      this.layers[layer] = radio;
       radio.checked = layer === this.layer;
       radio.addEventListener("change", () => {
         this.layer = layer;
