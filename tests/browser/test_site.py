@@ -69,6 +69,10 @@ def test_the_s_explorer_runs_in_the_page(offline):
     for _ in range(4):
         page.keyboard.press("ArrowLeft")
     assert S.get_attribute("aria-valuetext") == "S = 1" and "rank 10 of 600" in facts.inner_text()
+    assert steps.locator(".chart circle").count() > 30 and steps.locator(".chart svg[role=img]").count() == 4
+    S.fill("2")  # nobody measured S = 3 for everybody, and no other S is told in its place
+    labels = [svg.get_attribute("aria-label") for svg in steps.locator(".chart svg[role=img]").all()]
+    assert all("at 3: " in label and "not measured" in label and "0." not in label for label in labels[1:])
     S.fill("4")
     shown = steps.get_by_label("the step that is shown")
     assert shown.get_attribute("aria-valuetext") == "step 10 of 10, t = 20"
@@ -85,7 +89,7 @@ def test_the_s_explorer_runs_in_the_page(offline):
     assert table.locator("thead th").count() == 3 and picture.locator(".held").count() == 1
     assert table.locator("td.changed").count() > 0
     before = table.inner_text()
-    steps.get_by_label("where the steps stand").select_option("log-SNR, second order")
+    steps.get_by_label("where the steps stand").select_option("log-SNR, order 2")
     assert table.inner_text() != before
     steps.get_by_label("rho, noise").fill("4")  # noise in every step and the second order exclude each other
     assert steps.get_by_label("where the steps stand").input_value() == "1"
@@ -95,6 +99,7 @@ def test_the_s_explorer_runs_in_the_page(offline):
     steps.get_by_label("200 first noises").check()
     page.wait_for_function("() => document.querySelector('.dae4rec-steps .facts').textContent.includes('bits')")
     assert picture.locator("circle.end").count() == 200 and "total variation" in facts.inner_text()
+    assert "end of a draw" in steps.locator(".legend").inner_text()
     steps.get_by_label("on the map").check()
     assert picture.locator("circle.end").count() == 0
     steps.get_by_label("person", exact=True).select_option("u03727 typical")
@@ -127,12 +132,38 @@ def test_the_s_explorer_runs_in_the_page(offline):
     shot(page, "site_steps")
 
 
+def test_the_status_follows_and_the_address_may_change(offline):
+    page = offline()
+    page.goto((SITE / "notebooks/04_skip_step_sampling.html").as_uri())
+    steps = page.locator(".dae4rec-steps")
+    steps.locator("circle.listed").first.wait_for(timeout=30_000)
+    steps.scroll_into_view_if_needed()
+    steps.locator("circle.listed").first.hover(force=True)
+    told = steps.locator(".status")
+    assert ": rank " in told.inner_text()
+    name = told.inner_text().split(": rank ")[0]
+    steps.get_by_label("person", exact=True).select_option("u03604 breaks the rule")
+    listed = [row.split("\t") for row in steps.locator("table").inner_text().splitlines()[1:]]
+    ranks = {words.removeprefix("★ "): rank for rank, words in listed}
+    found = told.inner_text().split(": rank ")
+    assert found[0] == name and ranks.get(name, found[1]) == found[1]
+    page.evaluate("() => { window.location.hash = 'who=0&S=50&way=1&rho=0&c=0&noise=3&many=0&map=0' }")
+    page.wait_for_function(
+        "() => document.querySelector('.dae4rec-steps th[scope=col] + th').innerText.includes('S = 50')"
+    )
+    assert "even in log-SNR, noise 3" in steps.locator("th[scope=col]").nth(1).inner_text()
+
+
 @pytest.mark.parametrize("state", ["who=9&S=10", "S=7&who=0&rho=9&way=2", "who=&noise=abc", "the-s-explorer"])
 def test_no_address_breaks_the_s_explorer(offline, state):
+    """What can't be is left aside for what the explorer opens with."""
     page = offline(400)
     page.goto((SITE / "notebooks/04_skip_step_sampling.html").as_uri() + f"#{state}")
     page.wait_for_function("() => document.querySelector('.dae4rec-steps tbody td')", timeout=30_000)
-    assert "could not start" not in page.locator(".dae4rec-steps").inner_text()
+    steps = page.locator(".dae4rec-steps")
+    assert steps.get_by_label("S, sampling steps").get_attribute("aria-valuetext") == "S = 10"
+    assert steps.get_by_label("rho, noise").get_attribute("aria-valuetext").startswith("0%")
+    assert steps.get_by_label("person", exact=True).input_value() == "0"
 
 
 def test_the_page_of_04_is_light():

@@ -19,7 +19,12 @@ from dae4rec_core.views.page.widget import StepsWidget
 def errors() -> pd.DataFrame:
     """What `experiments.solvers` gives where no law is known."""
     ways = [(S, spacing, order) for S in (1, 5) for spacing, order in (("t", 1), ("log-SNR", 1), ("log-SNR", 2))]
-    rows = [("DAE4Rec", seed, *way, 0.3 / way[0] + seed, 0.5, 0.2) for seed in (0, 1) for way in ways]
+    rows = [
+        ("DAE4Rec", seed, *way, 0.3 / way[0] + seed + 2 * (way[1] == "t") + 4 * way[2], 0.5, 0.2)
+        for seed in (0, 1)
+        for way in ways
+    ]
+    rows.append(("the law", 0, 1, "t", 1, 99.0, 0.5, 0.2))  # no line of the model
     return pd.DataFrame(rows, columns=["method", "seed", "S", "spacing", "order", "distance", "same", "HR@10"])
 
 
@@ -76,7 +81,10 @@ def test_curves_are_means_over_seeds(sweep_of_steps, errors, about):
             same = (table["part"] == "test") & (table["S"].astype(str) == str(S))
             same &= (table["method"] == "DAE4Rec") & (table["compensator"].astype(str) == compensator)
             assert value == pytest.approx(100 * table.loc[same, "HR@10"].mean(), abs=1e-3)
-    assert [line["points"] for line in far["lines"]] == [[[1, 0.8], [5, 0.56]]] * 3  # 0.3 / S + 0.5
+    # 0.3 / S, half of the two seeds, and what marks each way
+    for line, base in zip(far["lines"], (6, 4, 8), strict=True):
+        np.testing.assert_allclose(line["points"], [[1, base + 0.8], [5, base + 0.56]])
+    assert [[S for S, _ in line["points"]] for line in rates["lines"]] == [[1, 10]] * 2
 
 
 def test_the_question_has_the_answer_of_the_sweep(about):
@@ -103,6 +111,9 @@ def test_the_still_says_the_ranks(ring, trained, one_sentence):
 
 def test_one_explorer_for_data_without_a_map_or_a_law(ring, trained, sweep_of_steps, errors, tmp_path):
     people = {"one": str(ring[0].user_ids[7])}
+    asked = {"question": "?", "answers": ["a"], "right": 0, "then": "."}
+    other = steps.steps_explorer(trained, *ring, sweep_of_steps[0], errors, people, tmp_path, many=True, asked=asked)
+    assert json.loads(other.widget.about)["many"] and json.loads(other.widget.about)["question"] == asked
     explorer = steps.steps_explorer(trained, *ring, sweep_of_steps[0], errors, people, tmp_path)
     assert isinstance(explorer.widget, StepsWidget) and explorer.still.png and explorer.text == "the S explorer"
     assert len(explorer.widget.weights) == len(page.exported(trained))

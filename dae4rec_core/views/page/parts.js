@@ -133,7 +133,10 @@ export function chart(title, lines, { x, y, log = false, at } = {}) {
     h("text", { x: a, y: b, "text-anchor": anchor }, words);
   const drawn = lines.map(({ colour, dash, points }) => {
     const d = points.map(([a, b]) => `${right(a).toFixed(1)} ${up(b).toFixed(1)}`).join("L");
-    return h("path", { d: d ? `M${d}` : "", style: `stroke:${colour}`, "stroke-dasharray": dash });
+    const dots = points.map(([a, b]) =>
+      h("circle", { cx: right(a).toFixed(1), cy: up(b).toFixed(1), r: points.length > 25 ? 0 : 2.5, style: `fill:${colour}` }),
+    );
+    return h("g", {}, h("path", { d: d ? `M${d}` : "", style: `stroke:${colour}`, "stroke-dasharray": dash }), ...dots);
   });
   const axes = h("path", { class: "axes", d: `M${left} 8V${height - bottom}H${width - 8}` });
   const mark = at === undefined ? [] : [h("path", { class: "mark", d: `M${right(at).toFixed(1)} 8V${height - bottom}` })];
@@ -144,10 +147,19 @@ export function chart(title, lines, { x, y, log = false, at } = {}) {
     text(left, height - 4, `${from}`, "start"),
     text(width - 8, height - 4, `${to}`, "end"),
   ];
-  const here = (/** @type {[number, number][]} */ points) => points.find(([a]) => a === at)?.[1];
-  const values = lines.map(({ name, points }) => `${name} ${(here(points) ?? points[points.length - 1]?.[1] ?? 0).toFixed(2)}`);
+  const value = (/** @type {[number, number][]} */ points) => {
+    const point = at === undefined ? points[points.length - 1] : points.find(([a]) => a === at);
+    return point ? point[1].toFixed(2) : "not measured";
+  };
+  const values = lines.map(({ name, points }) => `${name} ${value(points)}`);
   const label = `${title}${at === undefined ? "" : `, at ${at}`}: ${values.join(", ")}`;
-  const key = lines.map(({ name, colour, dash }) => h("span", {}, h("i", { style: `border-color:${colour};border-top-style:${dash ? "dashed" : "solid"}` }), name));
+  const sample = (/** @type {string} */ colour, /** @type {string} */ dash) =>
+    h(
+      "svg",
+      { viewBox: "0 0 24 8", class: "sample", "aria-hidden": "true" },
+      h("path", { d: "M0 4H24", style: `stroke:${colour}`, "stroke-dasharray": dash }),
+    );
+  const key = lines.map(({ name, colour, dash }) => h("span", {}, sample(colour, dash), name));
   return [
     h("h2", {}, title),
     h("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label }, axes, ...mark, ...drawn, ...edges),

@@ -31,7 +31,7 @@ const LISTED = 10;
 const WAYS = /** @type {const} */ ([
   ["even in t", "t", 1],
   ["even in log-SNR", "log-SNR", 1],
-  ["log-SNR, second order", "log-SNR", 2],
+  ["log-SNR, order 2", "log-SNR", 2],
 ]);
 const BOX = { width: 640, height: 480 };
 
@@ -65,6 +65,9 @@ export class StepsExplorer {
   /** @type {Float64Array | null} */ mended = null;
   /** @type {Float64Array | null} */ truth = null;
   shares = new Float64Array();
+  /** @type {any} */ spoken;
+  /** @type {any} */ key;
+  pointed = -1; // an item
   rank = 0;
   alike = NaN; // items that the lists of two first noises share
   timer = 0;
@@ -82,11 +85,16 @@ export class StepsExplorer {
     this.step = 10;
     this.many = false;
     this.onMap = false;
-    /** @type {{words: string, list: number[], walk: number[][]} | null} */ this.held = null;
+    /** @type {{words: string, list: number[], walk: number[][], rank: number} | null} */ this.held = null;
     this.draws = new Draws(model);
     this.points = this.project(model.items, model.onSphere ? Math.sqrt(model.dim) : 1);
     this.build(root);
     this.restore();
+    const asked = () => window.location.hash.includes("who=");
+    if (asked()) root.scrollIntoView();
+    window.addEventListener("hashchange", () => {
+      if (asked()) this.restore();
+    });
   }
 
   /** Rows of d numbers in the plane: (n, 2). @param {Float32Array | Float64Array} rows @param {number} [scale] */
@@ -111,15 +119,17 @@ export class StepsExplorer {
     this.curves = this.about.curves.map(() => h("div", { class: "chart" }));
     this.status = h("p", { class: "status" });
     this.past = h("p", { class: "past" });
-    this.facts = h("p", { class: "facts", role: "status" });
+    this.facts = h("p", { class: "facts" });
+    this.spoken = h("p", { class: "spoken", role: "status" }); // for screen readers, once for each answer
+    this.key = h("p", { class: "legend" });
     this.table = h("table", {});
-    const side = h("div", { class: "side" }, this.buildSettings(), this.past, this.facts, this.status);
+    const side = h("div", { class: "side" }, this.buildSettings(), this.past, this.facts, this.status, this.spoken);
     const charts = h("div", { class: "charts" }, this.lengths, ...this.curves);
     const scroll = h("div", { class: "list", tabindex: 0, role: "group", "aria-label": "the list" }, this.table);
     root.classList.add("dae4rec", "dae4rec-steps");
     root.replaceChildren(
       askFirst(this.about.question),
-      h("div", { class: "map" }, this.picture, this.legend()),
+      h("div", { class: "map" }, this.picture, this.key),
       side,
       scroll,
       charts,
@@ -128,12 +138,25 @@ export class StepsExplorer {
     this.picture.addEventListener("click", (/** @type {PointerEvent} */ event) => this.point(event));
   }
 
-  legend() {
+  /** What the picture's signs mean; only those that are there. */
+  paintLegend() {
     const { names, colours } = this.about.groups;
-    const few = names.length <= 8 ? names : [`colours: ${names.length} areas`];
-    const items = few.map((name, n) => h("span", {}, ...(few === names ? [h("i", { style: `background:${colours[n]}` })] : []), name));
-    const marks = ["━ the chain e^t", "✕ what f believes", "◆ the compensator's answer", "★ the true next one"];
-    return h("p", { class: "legend" }, ...marks.map((words) => h("span", {}, words)), ...items);
+    const sign = (/** @type {string} */ text, /** @type {string} */ colour) => h("b", { style: `color:${colour}` }, text);
+    const ends = this.setting.compensate ? "var(--counts)" : "var(--model)";
+    const one = [
+      [sign("━", "currentColor"), "chain e^t"],
+      [sign("✕", "var(--model)"), "belief f"],
+      [sign("◆", "var(--counts)"), "compensator"],
+      ...(this.held ? [[sign("┅", "currentColor"), "held chain"]] : []),
+    ];
+    const many = [[sign("●", ends), "end of a draw"]];
+    const discs = [[sign("⬤", "grey"), "the larger, the more ends are nearest to this item"]];
+    const listed = [[sign("○", "currentColor"), "in the list"]];
+    const lines = this.onMap ? [] : this.many ? many : one;
+    const shown = [...lines, ...(this.many ? discs : listed), [sign("★", "#c09000"), "true next"]];
+    const few = names.length <= 8;
+    const groups = few ? names.map((name, n) => [sign("●", colours[n]), name]) : [[`colours: ${names.length} areas`]];
+    this.key.replaceChildren(...[...shown, ...groups].map((parts) => h("span", {}, parts[0], ...parts.slice(1).map((text) => ` ${text}`))));
   }
 
   buildSettings() {
@@ -153,7 +176,7 @@ export class StepsExplorer {
       const [, spacing, order] = WAYS[n];
       this.change({ spacing, order, ...(order === 2 ? { eta: 0 } : {}) });
     });
-    this.rho = this.slider("rho, noise in every step, as a share of the Markov chain's", RHO.length - 1, (n) =>
+    this.rho = this.slider("rho, noise in every step, in percent of the Markov chain's", RHO.length - 1, (n) =>
       this.change({ eta: RHO[n], order: RHO[n] ? 1 : this.setting.order }),
     );
     this.several = h("input", { type: "checkbox" });
@@ -164,6 +187,7 @@ export class StepsExplorer {
     this.map.addEventListener("change", () => {
       this.onMap = this.map.checked;
       this.paint();
+      this.remember();
     });
     const c = this.mender();
     const trained = c === undefined || c === "shared" ? "" : ` (of S = ${c})`;
@@ -178,7 +202,7 @@ export class StepsExplorer {
       row(label("steps", this.S.input, " ", this.S.said)),
       row(label("shown", this.at.input, " ", this.at.said), this.play),
       row(label("the steps stand", this.way)),
-      row(label("noise in every step", this.rho.input, " ", this.rho.said)),
+      row(label("ρ, noise in every step", this.rho.input, " ", this.rho.said)),
       row(
         label("", this.mend, ` compensator${trained}`),
         label("", this.several, ` ${DRAWS} first noises`),
@@ -209,10 +233,11 @@ export class StepsExplorer {
   }
 
   start() {
-    if (this.step >= this.setting.S) this.step = 0;
+    this.step = this.step >= this.setting.S ? 1 : this.step;
+    this.paint();
     const pause = Math.max(30, Math.min(400, 2500 / this.setting.S));
     this.timer = window.setInterval(() => {
-      this.step += 1;
+      this.step = Math.min(this.step + 1, this.setting.S);
       this.paint();
       if (this.step >= this.setting.S) this.stop();
     }, pause);
@@ -226,8 +251,8 @@ export class StepsExplorer {
   }
 
   toggleHeld() {
-    const { list, walk } = this;
-    this.held = this.held ? null : { words: this.words(), list, walk };
+    const { list, walk, rank } = this;
+    this.held = this.held ? null : { words: this.words(), list, walk, rank };
     this.paint();
   }
 
@@ -239,6 +264,17 @@ export class StepsExplorer {
     const far = this.places.map(([left, down]) => Math.hypot(left - x, down - y));
     const best = far.indexOf(Math.min(...far));
     if (far[best] > 25) return;
+    this.pointed = best;
+    this.tell();
+  }
+
+  /** What is said of the item that is pointed at. */
+  tell() {
+    const best = this.pointed;
+    if (best < 0) {
+      this.status.textContent = "Point at an item, or tap it, to see its name.";
+      return;
+    }
     const rank = this.order.indexOf(best) + 1;
     const share = this.many ? `, ${Math.round(DRAWS * this.shares[best])} of the draws` : "";
     this.status.textContent = `${this.about.names[best]}: ${rank ? `rank ${rank}` : "seen, so not ranked"}${share}`;
@@ -284,13 +320,16 @@ export class StepsExplorer {
     this.paint();
     if (!this.many) return;
     this.alike = NaN;
-    const each = normal(1 + setting.seed);
+    const others = normal(1e5 + setting.seed);
+    let drawn = 0; // the first of them is the one whose chain and list were shown
+    const each = (/** @type {number} */ n) => (drawn++ ? others(n) : this.noise(setting.seed));
     const told = () => {
       this.shares = this.draws.shares();
       if (this.draws.done === DRAWS) this.alike = this.likeness(condition, items);
       this.paint();
     };
-    this.draws.start(items, tau, each, options, told, setting.compensate ? c : undefined);
+    const fresh = { ...options, noise: normal(2e6 + setting.seed) };
+    this.draws.start(items, tau, each, fresh, told, setting.compensate ? c : undefined);
   }
 
   /** The true law of the next item, where it is known. @param {number[]} items @param {number[]} slots */
@@ -317,7 +356,8 @@ export class StepsExplorer {
     const { S, spacing, order, eta, compensate, seed } = this.setting;
     const way = WAYS.find(([, s, o]) => s === spacing && o === order);
     const parts = [`S = ${S}`, way?.[0], eta ? `rho ${Math.round(100 * eta)}%` : "", compensate ? "compensator" : ""];
-    return [...parts, `noise ${seed}`].filter(Boolean).join(", ");
+    const which = this.many ? `noise ${seed}, the first of ${DRAWS}` : `noise ${seed}`;
+    return [...parts, which].filter(Boolean).join(", ");
   }
 
   /* ---- painting ------------------------------------------------------------------------------------------------------ */
@@ -327,7 +367,9 @@ export class StepsExplorer {
     this.paintPicture();
     this.paintTable();
     this.paintFacts();
+    this.paintLegend();
     this.paintCharts();
+    this.tell();
   }
 
   paintSettings() {
@@ -342,12 +384,13 @@ export class StepsExplorer {
     this.mend.checked = setting.compensate;
     this.several.checked = this.many;
     this.map.checked = this.onMap;
+    this.hold.disabled = this.many; // a chain and its list are held, not a cloud
     this.hold.textContent = this.held ? "let go" : "hold for comparison";
     const t = step ? `t = ${this.tau[step - 1]}` : "";
     for (const [slider, words] of /** @type {[any, string][]} */ ([
       [this.S, `S = ${setting.S}`],
       [this.at, `step ${step} of ${setting.S}, ${t}`],
-      [this.rho, `${Math.round(100 * setting.eta)}%`],
+      [this.rho, `${Math.round(100 * setting.eta)}% of the Markov chain's`],
     ])) {
       slider.said.textContent = words;
       slider.input.setAttribute("aria-valuetext", words);
@@ -359,7 +402,7 @@ export class StepsExplorer {
     const { of, colours } = this.about.groups;
     const raw = this.onMap ? /** @type {[number, number][]} */ (this.about.xy) : this.points;
     // a chain with noise in its steps may leave the items' box, which then grows
-    const place = this.onMap || this.many ? scaled(raw, BOX, 0) : scaled([...raw, ...this.walk], BOX, 0);
+    const place = this.onMap || this.many ? scaled(raw, BOX, 0) : scaled([...raw, ...this.walk, ...(this.held?.walk ?? [])], BOX, 0);
     this.places = raw.map(place);
     const dots = this.places.map(([x, y], item) => {
       const share = this.shares[item];
@@ -389,6 +432,10 @@ export class StepsExplorer {
     const [walk, beliefs] = [this.walk.slice(0, this.step), this.beliefs.slice(0, this.step)];
     if (!walk.length) return found;
     found.push(line(walk, "walk"), line(beliefs, "belief"));
+    if (this.step === this.setting.S && this.mended) {
+      const [x, y] = place(this.project(this.mended)[0]);
+      found.push(h("path", { d: `M${x} ${y - 8}l8 8l-8 8l-8 -8Z`, class: "mended" }));
+    }
     const some = Math.max(1, Math.round(walk.length / 20)); // of many steps, about twenty are marked
     const marked = (/** @type {unknown} */ _, /** @type {number} */ n) => n % some === 0 || n === walk.length - 1;
     for (const point of walk.filter(marked)) {
@@ -398,10 +445,6 @@ export class StepsExplorer {
     for (const point of beliefs.filter(marked)) {
       const [x, y] = place(point);
       found.push(h("path", { d: `M${x - 4} ${y - 4}l8 8m0 -8l-8 8`, class: "cross" }));
-    }
-    if (this.step === this.setting.S && this.mended) {
-      const [x, y] = place(this.project(this.mended)[0]);
-      found.push(h("path", { d: `M${x} ${y - 8}l8 8l-8 8l-8 -8Z`, class: "mended" }));
     }
     return found;
   }
@@ -435,7 +478,9 @@ export class StepsExplorer {
     const recent = items.slice(-5).map((item) => this.about.names[item]);
     this.past.textContent = `The newest of ${items.length} visits: ${recent.join(" · ")}. Really next was ${this.about.names[next]} (★).`;
     if (!this.many) {
-      this.facts.textContent = `The true next one is at rank ${this.rank} of ${this.order.length}.`;
+      const held = this.held ? `; in the held setting at rank ${this.held.rank}` : "";
+      this.facts.textContent = `The true next one is at rank ${this.rank} of ${this.order.length}${held}.`;
+      this.spoken.textContent = this.facts.textContent;
       return;
     }
     if (this.draws.done < DRAWS) {
@@ -451,6 +496,7 @@ export class StepsExplorer {
         `(total variation); ${DRAWS} draws of the law itself would be ${samplingDistance(this.truth, DRAWS).toFixed(2)}.`
       : ".";
     this.facts.textContent = bits + law;
+    this.spoken.textContent = this.facts.textContent;
   }
 
   paintCharts() {
@@ -486,10 +532,11 @@ export class StepsExplorer {
     const S = whole("S", this.model.timesteps + 1, 10);
     const eta = order === 2 ? 0 : RHO[whole("rho", RHO.length, 0)];
     const known = this.steps.includes(S) ? S : this.steps[Math.min(4, this.steps.length - 1)];
-    const setting = { S: known, spacing, order, eta, compensate: state.get("c") === "1", seed: whole("noise", 2 ** 31, 0) };
+    const setting = { S: known, spacing, order, eta, compensate: state.get("c") === "1" && this.mender() !== undefined, seed: whole("noise", 2 ** 31, 0) };
     this.setting = /** @type {Setting} */ (setting);
     this.person = whole("who", this.about.people.length, 0);
     this.many = state.has("many") ? state.get("many") === "1" : this.about.many;
+    this.onMap = state.get("map") === "1" && Boolean(this.about.xy);
     this.step = known;
     this.ask();
   }
@@ -497,7 +544,7 @@ export class StepsExplorer {
   remember() {
     const { S, eta, compensate, seed } = this.setting;
     const way = this.way.value;
-    const state = { who: this.person, S, way, rho: RHO.indexOf(eta), c: Number(compensate), noise: seed, many: Number(this.many) };
+    const state = { who: this.person, S, way, rho: RHO.indexOf(eta), c: Number(compensate), noise: seed, many: Number(this.many), map: Number(this.onMap) };
     try {
       window.history.replaceState(null, "", `#${new URLSearchParams(Object.entries(state).map(([k, v]) => [k, `${v}`]))}`);
     } catch {

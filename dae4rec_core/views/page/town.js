@@ -48,7 +48,7 @@ const TOUR = [
   {
     say:
       "The trained model. From pure noise it walks to a point in 10 steps, 200 times, and each point stands for its " +
-      "nearest place. The figures beside the map say how far these draws are from the law, and how far counting is.",
+      "nearest place. The figures under the controls say how far these draws are from the law, and how far counting is.",
     act: (town) => town.show({ layer: "model", S: 10 }),
   },
   {

@@ -49,7 +49,7 @@ class TownWidget(PageWidget):
 
 
 class StepsWidget(PageWidget):
-    """The S explorer; about is `SamplingExplorer.about`."""
+    """The S explorer; about is `steps.steps_about`."""
 
     _esm = module(STEPS, "mountSteps")
 
