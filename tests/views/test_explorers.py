@@ -239,8 +239,8 @@ def test_delta_views_and_training_one(ring, tiny, trained, deltas, one_sentence)
 
 
 def test_training_one_judges_by_the_rule_of_the_data(first_visits, tiny, deltas):
-    dataset, split, recommender = first_visits
-    config = recommender.model.config
+    (dataset, split), config = first_visits, tiny.replace(repeats="first_visits")
+    recommender = fit(dataset, split, config, "cpu")
     explorer = DeltaExplorer(dataset, split, recommender.z_star, {}, empty_table())
     explorer.train(config.diffusion.delta, config, lambda event: None)
     answers = validation_sample(dataset, split, config)
