@@ -31,7 +31,7 @@ def errors() -> pd.DataFrame:
 @pytest.fixture
 def about(ring, trained, sweep_of_steps, errors, tmp_path):
     people = {"one": str(ring[0].user_ids[7]), "another": str(ring[0].user_ids[3])}
-    return steps.steps_about(trained, *ring, sweep_of_steps[0], errors, people, tmp_path)
+    return json.loads(steps.steps_explorer(trained, *ring, sweep_of_steps[0], errors, people, tmp_path).widget.about)
 
 
 def test_people_come_with_what_the_model_saw_and_where_they_went(ring, trained, about):
@@ -42,7 +42,6 @@ def test_people_come_with_what_the_model_saw_and_where_they_went(ring, trained, 
         assert found["items"][-len(history) :] == history
         assert found["items"] == ring[0].sequence(user)[:-1].tolist()
         assert found["next"] == int(tests.target[row]) and found["name"].startswith(str(ring[0].user_ids[user]))
-    json.dumps(about)
     assert "xy" not in about and "law" not in about  # nobody knows them for the ring
 
 

@@ -6,7 +6,7 @@
  * @property {number} S @property {"t" | "log-SNR"} spacing @property {1 | 2} order @property {number} eta
  * @property {boolean} compensate @property {number} seed
  * @typedef {{name: string, colour: string, dash: string, points: [number, number][]}} Line
- * @typedef {object} About  what dae4rec_core.views.page.steps_about writes
+ * @typedef {object} About  what dae4rec_core.views.page.steps gathers
  * @property {string[]} names  of each item
  * @property {Person[]} people
  * @property {boolean} seen  whether a list may hold what the person knows

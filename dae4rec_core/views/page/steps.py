@@ -57,22 +57,16 @@ def steps_explorer(
     with many first noises. asked: the question before it, see `question`, which is asked otherwise.
     Raises ValueError for a user who has no test answer.
     """
-    about = steps_about(recommender, dataset, split, table, errors, people, data) | {"many": many}
-    about |= {"question": asked} if asked else {}
+    about = steps_about(recommender, dataset, split, people, data)
+    about |= {"curves": curves(table, errors), "question": asked or question(table), "many": many}
     widget = StepsWidget(weights=exported(recommender), about=line(about))
     return Explorer(widget, still(recommender, dataset, split, next(iter(people.values()))), "the S explorer")
 
 
 def steps_about(
-    recommender: Recommender,
-    dataset: Dataset,
-    split: Split,
-    table: pd.DataFrame,
-    errors: pd.DataFrame,
-    people: Mapping[str, str],
-    data: str | Path,
+    recommender: Recommender, dataset: Dataset, split: Split, people: Mapping[str, str], data: str | Path
 ) -> dict[str, Any]:
-    """What steps.js shows beside the model: see the type `About` there."""
+    """The model's items and people for steps.js, where the type `About` says what each entry is."""
     model, (mean, directions, held) = recommender.model, plane_of(recommender.model)
     groups, names = item_groups(dataset, "area")
     for user in people.values():
@@ -88,9 +82,6 @@ def steps_about(
             "colours": wheel(len(names)),
         },
         "xT": digits(first_noise(model)[0]),
-        "curves": curves(table, errors),
-        "question": question(table),
-        "many": False,
     }
     place = coordinates(dataset)
     if place is not None:

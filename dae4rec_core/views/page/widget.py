@@ -49,7 +49,7 @@ class TownWidget(PageWidget):
 
 
 class StepsWidget(PageWidget):
-    """The S explorer; about is `steps.steps_about`."""
+    """The S explorer; about is what `steps.steps_explorer` gathers."""
 
     _esm = module(STEPS, "mountSteps")
 
