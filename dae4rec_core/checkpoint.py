@@ -1,7 +1,7 @@
 """A recommender as one file, `recommender.safetensors`: tensors, and in its header the configuration and item ids."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +60,11 @@ def _parts(recommender: Recommender, half: bool, **facts: Any) -> tuple[dict[str
     return tensors, json.dumps(header, ensure_ascii=False)
 
 
-def export(recommender: Recommender, file: str | Path, steps: Sequence[int] = ()) -> int:
+def export(recommender: Recommender, file: str | Path, steps: Sequence[int] = (), eight_bits: bool = False) -> int:
     """Write what views/page/model.js reads: `save`'s file in float16, without Z*, and with alpha_bar. Its bytes.
 
-    steps: the S whose compensators go along; none: that of the configuration. A shared one always does.
-    Raises ValueError for an S that has no compensator.
+    steps: the S whose compensators go along; none: that of the configuration. A shared one always does. eight_bits: as
+    `in_eight_bits`. Raises ValueError for an S that has no compensator.
     """
     chosen = list(steps) or [S for S in [recommender.model.config.sampling_steps] if S in recommender.compensators]
     missing = [S for S in chosen if S not in recommender.compensators]
@@ -75,10 +75,26 @@ def export(recommender: Recommender, file: str | Path, steps: Sequence[int] = ()
         )
     few = Recommender(recommender.model, recommender.item_ids)
     few.compensators, few.shared = {S: recommender.compensators[S] for S in chosen}, recommender.shared
-    tensors, header = _parts(few, half=True)
+    tensors, header = _parts(few, half=not eight_bits)
+    tensors = in_eight_bits(tensors) if eight_bits else tensors
     tensors["alpha_bar"] = recommender.model.alpha_bar
     write(tensors, Path(file), {"recommender": header})
     return Path(file).stat().st_size
+
+
+def in_eight_bits(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Matrices (n, m) as int8 with a scale (n,) for each row, name.scale: half of float16's size. Others as float16.
+
+    The rounding is at most 0.4% of a row's largest entry.
+    """
+    found: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        if value.ndim == 2:
+            scale = value.abs().amax(1).clamp(min=1e-12) / 127
+            found |= {name: (value / scale[:, None]).round().to(torch.int8), f"{name}.scale": scale}
+        else:
+            found[name] = value.half() if value.is_floating_point() else value
+    return found
 
 
 def load(folder: str | Path, device: str | torch.device = "auto") -> Recommender:

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import anywidget
+from sphinx.application import Sphinx
 
 from dae4rec_core.views import page
 
@@ -58,3 +59,13 @@ html_js_files = ["mathjax-hub.js", "accessible.js"]
 mathjax_path = "tex-svg-full.js"
 # embed-amd.js, unlike embed.js, can load further widgets: anywidget's, which holds the model that runs in the page
 nb_ipywidgets_js = {"require.js": {}, "widgets.js": {}, "embed-amd.js": {}}
+
+
+def setup(app: Sphinx) -> None:
+    """The town explorer's script on the home page alone, with its checksum behind its name, so no old one is kept."""
+
+    def add(app: Sphinx, name: str, *_: object) -> None:
+        if name == "docs/index":
+            app.add_js_file("town.js", defer="defer")
+
+    app.connect("html-page-context", add)

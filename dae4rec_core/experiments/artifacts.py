@@ -10,6 +10,7 @@
     solvers.csv        three errors of S steps for three ways of skipping, every seed (`solvers.solver_rows`)
     deltas.csv         tidy sweep over delta at S = 10; three seeds at 0 and at the default, one at the others
     embeddings.safetensors   E after training at each delta (seed 0), half precision
+    deltas/            the model of each delta (seed 0) for the page, without compensators, in eight bits
     times.csv          seconds to sample and rank all test users at every S, median of three runs on this machine
     overview.png       the series in three pictures, for the README (drawn by `views.plots`)
 """
@@ -36,6 +37,7 @@ from dae4rec_core.experiments.evaluation import (
     train_compensators,
 )
 from dae4rec_core.experiments.solvers import reference_rows, solver_rows
+from dae4rec_core.recommender import Recommender
 from dae4rec_core.training import fit
 
 ARTIFACTS = Path("data/artifacts")
@@ -77,6 +79,8 @@ def make_artifacts(
         tidy(delta_rows, dataset.name).to_csv(folder / "deltas.csv", index=False, float_format="%.6g")
         if seed == SEEDS[0]:
             embeddings[f"{delta:g}"] = recommender.model.embedding.weight.detach().cpu().half()
+            model = Recommender(recommender.model, recommender.item_ids)
+            checkpoint.export(model, folder / "deltas" / f"{delta:g}.safetensors", eight_bits=True)
         if delta == default:
             train_compensators(recommender, dataset, split, steps, callbacks)
             steps_rows += model_rows(recommender, dataset, split, steps, markov=True)

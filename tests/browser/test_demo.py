@@ -26,25 +26,26 @@ def test_both_explorers_react(page, demo, width):
     page.wait_for_function(drawn, timeout=30_000)
     page.locator(".dae4rec-town circle").nth(100).click(force=True)
     assert page.locator(".dae4rec-town .trail button").count() == 7
-    steps, delta = page.locator(".dae4rec-steps"), page.get_by_label("δ", exact=True)
+    steps, deltas = page.locator(".dae4rec-steps"), page.locator(".dae4rec-delta")
     first = steps.locator("table").inner_text()
     steps.get_by_label("S, sampling steps").fill("5")
     steps.get_by_role("button", name="another first noise").click()
     assert steps.locator("table").inner_text() != first
     steps.scroll_into_view_if_needed()
     shot(page, f"demo_S_{width}")
-    delta.select_option("0")
-    page.wait_for_function(f"() => {PICTURES}[0].alt.includes('δ = 0:')")
-    delta.scroll_into_view_if_needed()
+    deltas.get_by_label("delta, the weight of the item graph").fill("0")
+    assert "δ = 0" in deltas.locator("thead").inner_text()
+    deltas.scroll_into_view_if_needed()
     shot(page, f"demo_delta_{width}")
+    delta = page.get_by_label("δ", exact=True)  # the field of the training
     delta.select_option("1000")
     alert = page.locator(".widget-html [role=alert]")
     alert.wait_for()
     assert "train it now" in alert.inner_text()
     page.get_by_role("button", name="train this δ now").click()
-    page.wait_for_function("() => document.body.innerText.includes('diffusion:')", timeout=60_000)
+    page.wait_for_function("() => / s, batch [1-9]/.test(document.body.innerText)", timeout=60_000)  # it goes on
     page.get_by_role("button", name="stop", exact=True).click()
-    page.wait_for_function("() => document.body.innerText.includes('Stopped')", timeout=60_000)
+    page.wait_for_function("() => document.body.innerText.includes('Stopped')", timeout=10_000)  # at the next batch
     assert len(pictures(page)) == 0
 
 

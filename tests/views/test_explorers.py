@@ -1,7 +1,6 @@
 """Explorers and their three forms, against brute force; what the browser does with them is in tests/browser."""
 
 import asyncio
-import dataclasses
 import re
 import time
 
@@ -11,17 +10,13 @@ import pandas as pd
 import pytest
 import torch
 
-from dae4rec_core.data.dataset import validation_sample
-from dae4rec_core.method.schedule import make_alpha_bar
+from dae4rec_core.data.dataset import training_examples, validation_sample
 from dae4rec_core.ranking import evaluate
-from dae4rec_core.recommender import Recommender
 from dae4rec_core.training import fit
 from dae4rec_core.views import plots, widgets
 from dae4rec_core.views.explorers import (
     DeltaExplorer,
-    GraphExplorer,
     IslandExplorer,
-    NoiseExplorer,
     delta,
 )
 from dae4rec_core.views.explorers.islands import on_island
@@ -138,55 +133,6 @@ def marked(text: str) -> list[str]:
     return re.findall("<b>★ (.*?)</b>", text)
 
 
-def test_items_of_one_name_have_maps_of_their_own(ring, trained):
-    dataset = dataclasses.replace(ring[0], attributes=pd.DataFrame({"name": ["a café"] * ring[0].n_items}))
-    explorer = GraphExplorer(dataset, ring[1], trained)
-    shown = [explorer.view(str(dataset.item_ids[item])) for item in (4, 5)]
-    assert shown[0].alt != shown[1].alt
-    _, stack = explorer.frames([4, 5]).widget.children
-    for page, view in zip(stack.children, shown, strict=True):
-        assert f'alt="{view.alt}"' in page.value
-
-
-def test_a_model_without_z_star_has_no_map(ring, trained, one_sentence):
-    bare = Recommender(trained.model, trained.item_ids)
-    one_sentence(lambda: GraphExplorer(*ring, bare), "Z*", "delta")
-
-
-@pytest.mark.slow
-def test_noise(one_sentence):
-    points = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
-    explorer = NoiseExplorer(points, np.zeros(50, int), ["points"], timesteps=20)
-    share = float(make_alpha_bar("cosine", 20)[10])
-    assert f"alpha_bar is {share:.2f}." in explorer.view("cosine", 10).alt
-    assert explorer.view("cosine", 10) == explorer.view("cosine", 10)
-    one_sentence(lambda: explorer.view("cosine", 21), "21", "0 to 20")
-    one_sentence(lambda: explorer.view("square", 3), "square", "linear")
-    assert "t: 0, 10, 20" in explorer.frames([0, 10, 20], 10).text
-    assert explorer.live(3).still.alt.startswith("The points at t = 3")
-
-
-def test_graph_lists_equal_brute_force(ring, trained, one_sentence):
-    dataset, split = ring
-    explorer = GraphExplorer(dataset, split, trained)
-    near = explorer.near(4)
-    counts = np.zeros(dataset.n_items)
-    for s in split.training_sequences(dataset):
-        for a, b in zip(s[:-1], s[1:], strict=True):
-            if a != b and 4 in (a, b):
-                counts[a + b - 4] += 1
-    edges = near["next to it in the graph"]
-    assert counts[edges].tolist() == sorted(counts[counts > 0], reverse=True)[: len(edges)]
-    e = trained.model.embedding.weight.detach().numpy()
-    products = e @ e[4]
-    products[4] = -np.inf
-    assert near["nearest under E"].tolist() == np.argsort(-products)[:10].tolist()
-    label = dataset.label(4)
-    assert explorer.view(label) == explorer.view(str(dataset.item_ids[4]))
-    one_sentence(lambda: explorer.view("nowhere"), "nowhere", "ring")
-    assert "slider item" in explorer.frames([4, 5]).text and explorer.live(4).still.alt.startswith("Map around")
-
-
 class Island(torch.nn.Module):
     """A denoiser that believes in the point (2, 0), the middle of the first island, or in the origin without h."""
 
@@ -230,19 +176,18 @@ def test_delta_views_and_training_one(ring, tiny, trained, deltas, one_sentence)
     goal = 1 / (1 + np.exp(-(trained.z_star @ trained.z_star.T).numpy().astype(float)))
     assert f"is {np.abs(0.5 - goal).mean():.2f} from S*" in deltas.view(0).alt
     events = []
-    deltas.train(3.0, tiny, events.append)
+    deltas.train(3.0, tiny, events.append, lambda denoiser: None)
     assert {event.stage for event in events} == {"diffusion", "compensator"}
     again = fit(*ring, tiny.replace(delta=3.0), "cpu", z_star=trained.z_star.clone())
     torch.testing.assert_close(deltas.embeddings[3.0], again.model.embedding.weight.detach())
     assert f"your short run reached {deltas.trained[3.0]:.1f}%" in deltas.view(3).alt
-    assert "slider δ: 0, 3, 10" in deltas.frames(10.0).text
 
 
 def test_training_one_judges_by_the_rule_of_the_data(first_visits, tiny, deltas):
     (dataset, split), config = first_visits, tiny.replace(repeats="first_visits")
     recommender = fit(dataset, split, config, "cpu")
     explorer = DeltaExplorer(dataset, split, recommender.z_star, {}, empty_table())
-    explorer.train(config.diffusion.delta, config, lambda event: None)
+    explorer.train(config.diffusion.delta, config, lambda event: None, lambda denoiser: None)
     answers = validation_sample(dataset, split, config)
     assert answers.seen.shape[1] > 0
     assert explorer.trained[config.diffusion.delta] == 100 * evaluate(recommender.scorer(), answers)["HR@10"]
@@ -256,17 +201,31 @@ def empty_table() -> pd.DataFrame:
 def test_training_one_on_cuda_takes_a_z_star_from_anywhere(ring, tiny, trained):
     for device in ("cpu", "cuda"):
         explorer = DeltaExplorer(*ring, trained.z_star.to(device), {}, empty_table())
-        explorer.train(3.0, tiny, lambda event: None)
+        explorer.train(3.0, tiny, lambda event: None, lambda denoiser: None)
         assert 3.0 in explorer.trained and explorer.embeddings[3.0].device.type == "cpu"
 
 
-def test_training_can_be_stopped_and_changes_nothing(tiny, deltas):
-    def stop(event):
-        raise delta.Stopped
+def test_training_stops_at_the_next_batch_and_changes_nothing(ring, tiny, deltas):
+    examples = len(training_examples(*ring, tiny).target)
+    work, events = delta.Work(examples, tiny), []
+
+    def batch(denoiser):
+        if work.done == 3:
+            work.stopping.set()
+        work.batch(denoiser)
 
     with pytest.raises(delta.Stopped):
-        deltas.train(3.0, tiny, stop)
+        deltas.train(3.0, tiny.replace(batch_size=2), events.append, batch)
+    assert work.done == 3 and not events
     assert 3.0 not in deltas.embeddings and not deltas.trained
+
+
+def test_the_bar_counts_batches(ring, tiny, deltas):
+    examples = len(training_examples(*ring, tiny).target)
+    work = delta.Work(examples, tiny)
+    deltas.train(3.0, tiny, work.listen, work.batch)
+    last = [event for event in [work.newest] if "compensator" in event]
+    assert work.share == 1 and work.done <= work.batches and last and "HR@10" in work.words()
 
 
 def buttons(widget):
@@ -297,7 +256,7 @@ def test_the_button_trains_and_the_picture_follows(tiny, deltas):
 
     explorer, share = asyncio.run(reader())
     texts = " ".join(w.value for w in everything(explorer.widget) if isinstance(w, ipywidgets.HTML))
-    assert "δ = 1000 is trained." in texts and "δ = 1000: your short run reached" in texts and share == 1
+    assert "δ = 1000 is trained, in " in texts and "δ = 1000: your short run reached" in texts and share == 1
 
 
 @pytest.mark.parametrize(

@@ -5,17 +5,13 @@ pictures, and whose `live` asks at every move. Show either with `widgets.show`.
 from dae4rec_core.views.explorers.cloud import CloudExplorer
 from dae4rec_core.views.explorers.conformal import ConformalExplorer
 from dae4rec_core.views.explorers.delta import DeltaExplorer
-from dae4rec_core.views.explorers.graph import GraphExplorer
 from dae4rec_core.views.explorers.islands import IslandExplorer
 from dae4rec_core.views.explorers.maps import MapExplorer
-from dae4rec_core.views.explorers.noise import NoiseExplorer
 
 __all__ = [
     "CloudExplorer",
     "ConformalExplorer",
     "DeltaExplorer",
-    "GraphExplorer",
     "IslandExplorer",
     "MapExplorer",
-    "NoiseExplorer",
 ]

@@ -3,6 +3,8 @@
 import asyncio
 import html
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import ipywidgets
@@ -10,18 +12,20 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
 from dae4rec_core.config import Config
-from dae4rec_core.data.dataset import Dataset, Split, validation_sample
+from dae4rec_core.data.dataset import Dataset, Split, training_examples, validation_sample
 from dae4rec_core.events import Callback, Event
 from dae4rec_core.method.gae import similarity
+from dae4rec_core.method.model import DAE4Rec
+from dae4rec_core.method.variants import make_model
 from dae4rec_core.ranking import evaluate
 from dae4rec_core.training import fit
 from dae4rec_core.views import plots
 from dae4rec_core.views.plots import CHAIN, COLOURS, GREY, HEAT, WITH
 from dae4rec_core.views.stage import mosaic
-from dae4rec_core.views.widgets import Explorer, Live, View, chooser, frames, row, sentence
+from dae4rec_core.views.widgets import Explorer, Live, View, chooser, row, sentence
 
 POWERS = (0.0, 0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
 
@@ -76,9 +80,6 @@ class DeltaExplorer:
         words = f"δ = {delta:g}: {reached}; the similarity of E is {gap:.2f} from S* on average."
         return View(plots.png(figure, 1), words, f'<p role="status">{html.escape(words)}</p>')
 
-    def frames(self, start: float) -> Explorer:
-        return frames("δ", {f"{d:g}": self.view(d) for d in sorted(self.embeddings)}, f"{start:g}", width=760)
-
     def live(self, start: float, config: Config) -> Explorer:
         """Sliders, and a button that trains the chosen delta with `config`, with a bar and a stop."""
         delta, delta_slider = chooser("δ", [f"{d:g}" for d in sorted({*POWERS, *self.embeddings})], f"{start:g}")
@@ -87,44 +88,88 @@ class DeltaExplorer:
         stop = ipywidgets.Button(description="stop", tooltip="stop training", disabled=True)
         bar = ipywidgets.FloatProgress(value=0, min=0, max=1, description="training", tooltip="training")
         note = ipywidgets.HTML()
-        stopping = threading.Event()
         kept: list[asyncio.Task] = []  # the running task, or the loop may forget it
+        work = Work(len(training_examples(self.dataset, self.split, config).target), config)
+
+        async def tell() -> None:
+            """Time goes on between two events, so the reader sees that something happens."""
+            while True:
+                bar.value, note.value = work.share, html.escape(work.words())
+                await asyncio.sleep(0.2)
 
         async def run(value: float) -> None:
-            loop = asyncio.get_running_loop()
-            button.disabled, stop.disabled, bar.value, note.value = True, False, 0.0, ""
-            stopping.clear()
-
-            def listen(event: Event) -> None:  # called in the training thread
-                if stopping.is_set():
-                    raise Stopped
-                words = ", ".join(f"{name} {value:.3g}" for name, value in event.metrics.items())
-                share = event.step / event.total
-                loop.call_soon_threadsafe(lambda: setattr(bar, "value", share))
-                loop.call_soon_threadsafe(lambda: setattr(note, "value", html.escape(f"{event.stage}: {words}")))
-
+            button.disabled, stop.disabled = True, False
+            work.begin()
+            telling = asyncio.create_task(tell())
             try:
-                await asyncio.to_thread(self.train, value, config, listen)
-                note.value = f"δ = {value:g} is trained."
+                await asyncio.to_thread(self.train, value, config, work.listen, work.batch)
+                note.value, bar.value = f"δ = {value:g} is trained, in {work.seconds:.0f} s.", 1.0
                 picture.refresh()
             except Stopped:
                 note.value = "Stopped; nothing was changed."
             except Exception as error:  # whatever it is, an unread task would swallow it
                 note.value = sentence(error)
             finally:
+                telling.cancel()
                 button.disabled, stop.disabled = False, True
 
         button.on_click(lambda _: kept.append(asyncio.get_running_loop().create_task(run(float(delta.value)))))
-        stop.on_click(lambda _: stopping.set())
+        stop.on_click(lambda _: work.stopping.set())
         shown = picture.explorer(f"live slider δ: {', '.join(label for label, _ in delta.options)}")
         return shown._replace(widget=ipywidgets.VBox([shown.widget, row([button, stop, bar]), note]))
 
-    def train(self, delta: float, config: Config, listen: Callback) -> None:
-        """Fit one delta and keep its E and its validation HR@10, judged by the seen-item rule of the data's filter."""
-        fitted = fit(self.dataset, self.split, config.replace(delta=delta), callbacks=[listen], z_star=self.z_star)
+    def train(self, delta: float, config: Config, listen: Callback, batch: Callable[[nn.Module], None]) -> None:
+        """Fit one delta and keep its E and its validation HR@10, judged by the seen-item rule of the data's filter.
+
+        batch: called with the denoiser before each of its answers; what it raises ends the training.
+        """
+
+        def watched(n_items: int, config: Config) -> DAE4Rec:
+            model = make_model(n_items, config)
+            model.denoiser.register_forward_pre_hook(lambda denoiser, _: batch(denoiser))
+            return model
+
+        one = config.replace(delta=delta)
+        fitted = fit(self.dataset, self.split, one, callbacks=[listen], z_star=self.z_star, network=watched)
         answers = validation_sample(self.dataset, self.split, config)
         self.trained[delta] = 100 * evaluate(fitted.scorer(), answers)["HR@10"]
         self._keep(delta, fitted.model.item_vectors())
+
+
+class Work:
+    """How far a training has come, seen from outside; `listen` and `batch` are called in the training's own thread.
+
+    examples: of an epoch.
+    """
+
+    def __init__(self, examples: int, config: Config):
+        self.batches = config.train.epochs * -(-examples // config.train.batch_size)
+        self.stopping = threading.Event()
+        self.begin()
+
+    def begin(self) -> None:
+        self.stopping.clear()
+        self.start, self.done, self.newest = time.monotonic(), 0, ""
+
+    def batch(self, denoiser: nn.Module) -> None:
+        if self.stopping.is_set():
+            raise Stopped
+        self.done += denoiser.training  # one answer a batch; in eval mode it is being judged
+
+    def listen(self, event: Event) -> None:
+        metrics = ", ".join(f"{name} {value:.3g}" for name, value in event.metrics.items())
+        self.newest = f"; {event.stage}, epoch {event.step} of {event.total}: {metrics}"
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.start
+
+    @property
+    def share(self) -> float:
+        return min(1.0, self.done / self.batches)
+
+    def words(self) -> str:
+        return f"{self.seconds:.0f} s, batch {self.done} of {self.batches}{self.newest}"
 
 
 class Stopped(Exception):

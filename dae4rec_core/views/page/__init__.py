@@ -1,5 +1,5 @@
-"""What runs in the reader's browser: the model (model.js), the town's law (law.js), explorers (town.js, steps.js), and
-the data that each shows beside the weights."""
+"""What runs in the reader's browser: the model (model.js), the town's law (law.js), explorers (town.js, steps.js and
+others), and the data that each shows beside the weights."""
 
 import base64
 import json

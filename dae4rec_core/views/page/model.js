@@ -41,6 +41,11 @@ export function parse(bytes) {
     const raw = bytes.slice(8 + length + first, 8 + length + last).buffer; // a copy starts where numbers may
     tensors.set(name, { data: numbers(raw, entry.dtype, name), shape: entry.shape });
   }
+  for (const [name, { data: scale }] of tensors) {
+    if (!name.endsWith(".scale")) continue; // of the rows of a matrix of small whole numbers
+    const { data, shape } = tensors.get(name.slice(0, -".scale".length));
+    for (let n = 0; n < data.length; n++) data[n] *= scale[Math.floor(n / shape[1])];
+  }
   return { tensors, about: JSON.parse(header.__metadata__.recommender) };
 }
 
@@ -51,6 +56,7 @@ export function parse(bytes) {
  */
 function numbers(raw, dtype, name) {
   if (dtype === "F16") return Float32Array.from(new Uint16Array(raw), (bits) => HALVES[bits]);
+  if (dtype === "I8") return Float32Array.from(new Int8Array(raw));
   if (dtype === "F32") return new Float32Array(raw);
   if (dtype === "F64") return new Float64Array(raw);
   if (dtype === "I32") return new Int32Array(raw);
@@ -120,18 +126,20 @@ function timeEmbedding(t, dim) {
   return Float64Array.from({ length: dim }, (_, i) => (i < half ? Math.sin(angle(i)) : Math.cos(angle(i - half))));
 }
 
-/**
- * Normal numbers that a seed decides: mulberry32 and Box and Muller. Not torch's stream, and it need not be.
- * @param {number} seed
- */
-export function normal(seed) {
+/** Even numbers in [0, 1) that a seed decides: mulberry32. Not torch's stream, and it need not be. @param {number} seed */
+export function uniform(seed) {
   let state = seed >>> 0;
-  const even = () => {
+  return () => {
     state = (state + 0x6d2b79f5) >>> 0;
     let x = Math.imul(state ^ (state >>> 15), 1 | state);
     x = (x + Math.imul(x ^ (x >>> 7), 61 | x)) ^ x;
     return ((x ^ (x >>> 14)) >>> 0) / 4294967296;
   };
+}
+
+/** Normal numbers, by Box and Muller. @param {number} seed */
+export function normal(seed) {
+  const even = uniform(seed);
   return (/** @type {number} */ n) =>
     Float64Array.from({ length: n }, () => Math.sqrt(-2 * Math.log(1 - even())) * Math.cos(2 * Math.PI * even()));
 }

@@ -103,6 +103,134 @@ export function choice(name, words, chosen) {
   return found;
 }
 
+/** A slider over 0..most, and the words beside it, which `say` writes. @param {string} name @param {number} most @param {(n: number) => void} moved */
+export function slider(name, most, moved) {
+  const input = h("input", { type: "range", min: 0, max: most, "aria-label": name });
+  const said = h("span", { "aria-hidden": "true" });
+  input.addEventListener("input", () => moved(Number(input.value)));
+  const say = (/** @type {number} */ at, /** @type {string} */ words) => {
+    input.value = at;
+    said.textContent = words;
+    input.setAttribute("aria-valuetext", words);
+  };
+  return { input, said, say };
+}
+
+/** A box to tick. @param {string} words @param {(on: boolean) => void} changed */
+export function tick(words, changed) {
+  const input = h("input", { type: "checkbox" });
+  input.addEventListener("change", () => changed(input.checked));
+  return { input, label: h("label", {}, input, ` ${words}`) };
+}
+
+/** Controls beside one another. @param {...(Node | string)} controls */
+export const row = (...controls) => h("div", { class: "settings" }, ...controls);
+
+/** A control with its name before it. @param {string} words @param {...(Node | string)} parts */
+export const named = (words, ...parts) => h("label", {}, `${words} `, ...parts);
+
+/** Calls again and again, until it answers false or the reader stops it. */
+export class Player {
+  /** @param {() => boolean} turn whether there is more to come @param {() => number} pause in milliseconds */
+  constructor(turn, pause) {
+    this.turn = turn;
+    this.pause = pause;
+    this.timer = 0;
+    this.button = button("play", () => (this.timer ? this.stop() : this.start()));
+  }
+
+  start() {
+    const once = () => {
+      if (this.turn()) this.timer = window.setTimeout(once, this.pause());
+      else this.stop();
+    };
+    this.button.textContent = "pause";
+    this.timer = window.setTimeout(once);
+  }
+
+  stop() {
+    window.clearTimeout(this.timer);
+    this.timer = 0;
+    this.button.textContent = "play";
+  }
+}
+
+/** Points in a picture, which glide to where they are put, and can be pointed at. */
+export class Dots {
+  /**
+   * @param {{width: number, height: number}} box @param {number} n how many
+   * @param {(dot: number) => void} [point] @param {(dot: number) => void} [choose] by a click, or a second tap
+   */
+  constructor(box, n, point, choose = point) {
+    this.box = box;
+    this.svg = h("svg", { viewBox: `0 0 ${box.width} ${box.height}`, role: "img" });
+    this.below = h("g");
+    this.above = h("g");
+    this.dots = Array.from({ length: n }, () => h("circle", { class: "glides" }));
+    this.svg.append(this.below, ...this.dots, this.above);
+    /** @type {number[][]} */ this.at = [];
+    this.pointed = -1;
+    if (!point || !choose) return;
+    this.svg.addEventListener("pointermove", (/** @type {PointerEvent} */ event) => {
+      const dot = this.nearest(event);
+      if (event.pointerType !== "touch" && dot >= 0 && dot !== this.pointed) point((this.pointed = dot));
+    });
+    this.svg.addEventListener("click", (/** @type {PointerEvent} */ event) => {
+      const dot = this.nearest(event);
+      if (dot < 0) return;
+      if (event.pointerType === "touch" && dot !== this.pointed) point((this.pointed = dot));
+      else choose(dot);
+    });
+  }
+
+  /** @param {PointerEvent} event */
+  nearest(event) {
+    const box = this.svg.getBoundingClientRect();
+    const x = ((event.clientX - box.left) / box.width) * this.box.width;
+    const y = ((event.clientY - box.top) / box.height) * this.box.height;
+    const far = this.at.map(([left, down]) => Math.hypot(left - x, down - y));
+    const best = far.indexOf(Math.min(...far));
+    return far[best] <= 30 ? best : -1;
+  }
+
+  /**
+   * @param {number[][]} at where each point is, in the units of the box
+   * @param {(dot: number) => {r: number, colour: string, opacity?: number, kind?: string}} look of each
+   */
+  put(at, look) {
+    this.at = at;
+    this.dots.forEach((dot, n) => {
+      const { r, colour, opacity = 0.6, kind = "" } = look(n);
+      const [x, y] = at[n];
+      dot.setAttribute("style", `cx:${x.toFixed(1)}px;cy:${y.toFixed(1)}px;r:${r}px;fill:${colour};fill-opacity:${opacity}`);
+      dot.setAttribute("class", `glides ${kind}`);
+    });
+  }
+}
+
+/** What the address says under a key, as a whole number below a bound; otherwise something else. @param {string} key @param {number} below @param {number} otherwise */
+export function recall(key, below, otherwise) {
+  const n = Number(new URLSearchParams(window.location.hash.slice(1)).get(key) ?? NaN);
+  return Number.isInteger(n) && n >= 0 && n < below ? n : otherwise;
+}
+
+/** Puts a state into the address, so that a figure can be sent to somebody. @param {Record<string, string | number>} state */
+export function remember(state) {
+  const words = Object.entries(state).map(([key, value]) => [key, `${value}`]);
+  try {
+    window.history.replaceState(null, "", `#${new URLSearchParams(words)}`);
+  } catch {
+    // a page inside another page may not change its address
+  }
+}
+
+/** Calls `restore` whenever another address of the same explorer is opened. @param {string} key that only its states have @param {() => void} restore */
+export function followAddress(key, restore) {
+  window.addEventListener("hashchange", () => {
+    if (window.location.hash.includes(`${key}=`)) restore();
+  });
+}
+
 /**
  * From data to a box of a picture, y upwards, with the same scale both ways.
  * @param {number[][]} points @param {{width: number, height: number}} box @param {number} room a share left at each side
@@ -117,11 +245,14 @@ export function scaled(points, { width, height }, room) {
 
 /**
  * A small chart: a title, lines, four numbers at its edges, and a mark at one x.
+ * @typedef {{name: string, colour: string, dash: string, points: [number, number][]}} Line
  * @param {string} title
- * @param {{name: string, colour: string, dash: string, points: [number, number][]}[]} lines
- * @param {{x?: [number, number], y?: [number, number], log?: boolean, at?: number}} options x, y: the ends of the axes
+ * @param {Line[]} lines
+ * @param {{x?: [number, number], y?: [number, number], log?: boolean, at?: number, ends?: [string, string], said?: string, named?: number[]}} options
+ *   x, y: the ends of the axes. at: the marked x, which is called `said`. ends: what the ends of x are called. named: the
+ *   lines that the key names, if not all
  */
-export function chart(title, lines, { x, y, log = false, at } = {}) {
+export function chart(title, lines, { x, y, log = false, at, ends, said: calledAt = `${at}`, named: keyed } = {}) {
   const [width, height, left, bottom] = [300, 150, 34, 20];
   const every = lines.flatMap(({ points }) => points);
   const along = (/** @type {number} */ value) => (log ? Math.log(value) : value);
@@ -144,22 +275,23 @@ export function chart(title, lines, { x, y, log = false, at } = {}) {
   const edges = [
     text(left - 4, height - bottom, said(low), "end"),
     text(left - 4, 18, said(high), "end"),
-    text(left, height - 4, `${from}`, "start"),
-    text(width - 8, height - 4, `${to}`, "end"),
+    text(left, height - 4, ends?.[0] ?? `${from}`, "start"),
+    text(width - 8, height - 4, ends?.[1] ?? `${to}`, "end"),
   ];
   const value = (/** @type {[number, number][]} */ points) => {
     const point = at === undefined ? points[points.length - 1] : points.find(([a]) => a === at);
     return point ? point[1].toFixed(2) : "not measured";
   };
-  const values = lines.map(({ name, points }) => `${name} ${value(points)}`);
-  const label = `${title}${at === undefined ? "" : `, at ${at}`}: ${values.join(", ")}`;
+  const shown = keyed ? keyed.map((n) => lines[n]) : lines;
+  const values = shown.map(({ name, points }) => `${name} ${value(points)}`);
+  const label = `${title}${at === undefined ? "" : `, at ${calledAt}`}: ${values.join(", ")}`;
   const sample = (/** @type {string} */ colour, /** @type {string} */ dash) =>
     h(
       "svg",
       { viewBox: "0 0 24 8", class: "sample", "aria-hidden": "true" },
       h("path", { d: "M0 4H24", style: `stroke:${colour}`, "stroke-dasharray": dash }),
     );
-  const key = lines.map(({ name, colour, dash }) => h("span", {}, sample(colour, dash), name));
+  const key = shown.map(({ name, colour, dash }) => h("span", {}, sample(colour, dash), name));
   return [
     h("h2", {}, title),
     h("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label }, axes, ...mark, ...drawn, ...edges),
@@ -170,15 +302,21 @@ export function chart(title, lines, { x, y, log = false, at } = {}) {
 /**
  * A question to which the reader commits before what happens is told.
  * @typedef {{question: string, answers: string[], right: number, then: string}} Asked
- * @param {Asked} asked
+ * @param {Asked | (() => Asked)} asked a function, if the right answer depends on what is shown; a `right` of -1 says that
+ *   there is none yet, and `then` why
  */
-export function askFirst({ question, answers, right, then }) {
+export function askFirst(asked) {
+  const now = () => (typeof asked === "function" ? asked() : asked);
   const told = h("p", { class: "told", role: "status" });
+  const { question, answers } = now();
   const buttons = answers.map((words, n) =>
     button(words, () => {
-      buttons.forEach((one) => (one.disabled = true));
-      buttons[n].classList.add("mine");
-      told.textContent = `${n === right ? "Yes." : `No: ${answers[right]}.`} ${then}`;
+      const { right, then } = now();
+      if (right >= 0) {
+        buttons.forEach((one) => (one.disabled = true));
+        buttons[n].classList.add("mine");
+      }
+      told.textContent = `${right < 0 ? "" : n === right ? "Yes. " : `No: ${answers[right]}. `}${then}`;
     }),
   );
   return h("div", { class: "question" }, h("p", {}, h("strong", {}, "First, your guess. "), question), ...buttons, told);

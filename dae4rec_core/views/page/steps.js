@@ -5,7 +5,6 @@
  * @typedef {object} Setting  how the chain is walked
  * @property {number} S @property {"t" | "log-SNR"} spacing @property {1 | 2} order @property {number} eta
  * @property {boolean} compensate @property {number} seed
- * @typedef {{name: string, colour: string, dash: string, points: [number, number][]}} Line
  * @typedef {object} About  what dae4rec_core.views.page.steps gathers
  * @property {string[]} names  of each item
  * @property {Person[]} people
@@ -13,7 +12,7 @@
  * @property {{mean: number[], directions: number[][], held: number}} plane  two directions, their share of the variance
  * @property {{names: string[], of: number[], colours: string[]}} groups  of the items
  * @property {number[]} xT  the first noise number 0
- * @property {{title: string, lines: Line[], most: number}[]} curves  against S, for everybody; most: the
+ * @property {{title: string, lines: import("./parts.js").Line[], most: number}[]} curves  against S, for everybody; most: the
  *   upper end, 0 for what the lines reach
  * @property {import("./parts.js").Asked} question
  * @property {boolean} many  whether it opens with many first noises
@@ -23,7 +22,7 @@
 
 import { Model, chooseTau, chooseTauBySnr, entropy, normal, samplingDistance, top, totalVariation } from "./model.js";
 import { Law } from "./law.js";
-import { DRAWS, Draws, askFirst, button, chart, choice, h, mount, scaled } from "./parts.js";
+import { DRAWS, Draws, Player, askFirst, button, chart, choice, followAddress, h, mount, named, recall, remember, row, scaled, slider } from "./parts.js";
 
 const STEPS = [1, 2, 3, 5, 10, 20, 50, 100, 200];
 const RHO = [0, 0.25, 0.5, 0.75, 1];
@@ -45,6 +44,7 @@ export class StepsExplorer {
   /** @type {any} */ lengths;
   /** @type {any[]} */ curves = [];
   /** @type {any} */ play;
+  /** @type {any} */ player;
   /** @type {any} */ hold;
   /** @type {any} */ mend;
   /** @type {any} */ who;
@@ -70,7 +70,6 @@ export class StepsExplorer {
   pointed = -1; // an item
   rank = 0;
   alike = NaN; // items that the lists of two first noises share
-  timer = 0;
   marked = 0; // the S that the curves mark
 
   /** @param {HTMLElement} root @param {Model} model @param {About} about */
@@ -90,11 +89,8 @@ export class StepsExplorer {
     this.points = this.project(model.items, model.onSphere ? Math.sqrt(model.dim) : 1);
     this.build(root);
     this.restore();
-    const asked = () => window.location.hash.includes("who=");
-    if (asked()) root.scrollIntoView();
-    window.addEventListener("hashchange", () => {
-      if (asked()) this.restore();
-    });
+    if (window.location.hash.includes("who=")) root.scrollIntoView();
+    followAddress("who", () => this.restore());
   }
 
   /** Rows of d numbers in the plane: (n, 2). @param {Float32Array | Float64Array} rows @param {number} [scale] */
@@ -162,21 +158,29 @@ export class StepsExplorer {
   buildSettings() {
     const { people, xy } = this.about;
     this.who = choice("person", people.map(({ name }) => name), (n) => this.change({}, { person: n }));
-    this.S = this.slider("S, sampling steps", this.steps.length - 1, (n) => {
+    this.S = slider("S, sampling steps", this.steps.length - 1, (n) => {
       const S = this.steps[n];
       this.change({ S }, { step: S });
     });
-    this.at = this.slider("the step that is shown", 1, (n) => {
-      this.stop();
+    this.at = slider("the step that is shown", 1, (n) => {
+      this.player.stop();
       this.step = n + 1;
       this.paint();
     });
-    this.play = button("play", () => (this.timer ? this.stop() : this.start()));
+    this.player = new Player(
+      () => {
+        this.step = this.step >= this.setting.S ? 1 : this.step + 1;
+        this.paint();
+        return this.step < this.setting.S;
+      },
+      () => Math.max(30, Math.min(400, 2500 / this.setting.S)),
+    );
+    this.play = this.player.button;
     this.way = choice("where the steps stand", WAYS.map(([name]) => name), (n) => {
       const [, spacing, order] = WAYS[n];
       this.change({ spacing, order, ...(order === 2 ? { eta: 0 } : {}) });
     });
-    this.rho = this.slider("rho, noise in every step, in percent of the Markov chain's", RHO.length - 1, (n) =>
+    this.rho = slider("rho, noise in every step, in percent of the Markov chain's", RHO.length - 1, (n) =>
       this.change({ eta: RHO[n], order: RHO[n] ? 1 : this.setting.order }),
     );
     this.several = h("input", { type: "checkbox" });
@@ -193,61 +197,33 @@ export class StepsExplorer {
     const trained = c === undefined || c === "shared" ? "" : ` (of S = ${c})`;
     const dice = button("another first noise", () => this.change({ seed: this.setting.seed + 1 }));
     this.hold = button("hold for comparison", () => this.toggleHeld());
-    const label = (/** @type {string} */ words, /** @type {any[]} */ ...parts) => h("label", {}, `${words} `, ...parts);
-    const row = (/** @type {any[]} */ ...parts) => h("div", { class: "settings" }, ...parts);
     return h(
       "div",
       {},
-      row(label("person", this.who), dice),
-      row(label("steps", this.S.input, " ", this.S.said)),
-      row(label("shown", this.at.input, " ", this.at.said), this.play),
-      row(label("the steps stand", this.way)),
-      row(label("ρ, noise in every step", this.rho.input, " ", this.rho.said)),
+      row(named("person", this.who), dice),
+      row(named("steps", this.S.input, " ", this.S.said)),
+      row(named("shown", this.at.input, " ", this.at.said), this.play),
+      row(named("the steps stand", this.way)),
+      row(named("ρ, noise in every step", this.rho.input, " ", this.rho.said)),
       row(
-        label("", this.mend, ` compensator${trained}`),
-        label("", this.several, ` ${DRAWS} first noises`),
-        ...(xy ? [label("", this.map, " on the map")] : []),
+        named("", this.mend, ` compensator${trained}`),
+        named("", this.several, ` ${DRAWS} first noises`),
+        ...(xy ? [named("", this.map, " on the map")] : []),
         this.hold,
       ),
     );
-  }
-
-  /** @param {string} name @param {number} most @param {(n: number) => void} moved */
-  slider(name, most, moved) {
-    const input = h("input", { type: "range", min: 0, max: most, "aria-label": name });
-    const said = h("span", { "aria-hidden": "true" });
-    input.addEventListener("input", () => moved(Number(input.value)));
-    return { input, said };
   }
 
   /* ---- what the reader does -------------------------------------------------------------------------------------- */
 
   /** @param {Partial<Setting>} setting @param {{person?: number, step?: number, many?: boolean}} [more] */
   change(setting, more = {}) {
-    this.stop();
+    this.player.stop();
     if (more.person !== undefined && more.person !== this.person) this.held = null; // another person's list says nothing
     Object.assign(this.setting, setting);
     Object.assign(this, { step: this.setting.S }, more);
     this.ask();
     this.remember();
-  }
-
-  start() {
-    this.step = this.step >= this.setting.S ? 1 : this.step;
-    this.paint();
-    const pause = Math.max(30, Math.min(400, 2500 / this.setting.S));
-    this.timer = window.setInterval(() => {
-      this.step = Math.min(this.step + 1, this.setting.S);
-      this.paint();
-      if (this.step >= this.setting.S) this.stop();
-    }, pause);
-    this.play.textContent = "pause";
-  }
-
-  stop() {
-    window.clearInterval(this.timer);
-    this.timer = 0;
-    if (this.play) this.play.textContent = "play";
   }
 
   toggleHeld() {
@@ -375,26 +351,18 @@ export class StepsExplorer {
   paintSettings() {
     const { setting, step } = this;
     this.who.value = this.person;
-    this.S.input.value = this.steps.indexOf(setting.S);
     this.at.input.max = setting.S - 1;
-    this.at.input.value = step - 1;
     this.at.input.disabled = this.play.disabled = this.many;
     this.way.value = WAYS.findIndex(([, spacing, order]) => spacing === setting.spacing && order === setting.order);
-    this.rho.input.value = RHO.indexOf(setting.eta);
     this.mend.checked = setting.compensate;
     this.several.checked = this.many;
     this.map.checked = this.onMap;
     this.hold.disabled = this.many; // a chain and its list are held, not a cloud
     this.hold.textContent = this.held ? "let go" : "hold for comparison";
     const t = step ? `t = ${this.tau[step - 1]}` : "";
-    for (const [slider, words] of /** @type {[any, string][]} */ ([
-      [this.S, `S = ${setting.S}`],
-      [this.at, `step ${step} of ${setting.S}, ${t}`],
-      [this.rho, `${Math.round(100 * setting.eta)}% of the Markov chain's`],
-    ])) {
-      slider.said.textContent = words;
-      slider.input.setAttribute("aria-valuetext", words);
-    }
+    this.S.say(this.steps.indexOf(setting.S), `S = ${setting.S}`);
+    this.at.say(step - 1, `step ${step} of ${setting.S}, ${t}`);
+    this.rho.say(RHO.indexOf(setting.eta), `${Math.round(100 * setting.eta)}% of the Markov chain's`);
   }
 
   paintPicture() {
@@ -523,33 +491,23 @@ export class StepsExplorer {
   /* ---- the address ----------------------------------------------------------------------------------------------------- */
 
   restore() {
-    const state = new URLSearchParams(window.location.hash.slice(1));
-    const whole = (/** @type {string} */ key, /** @type {number} */ below, /** @type {number} */ otherwise) => {
-      const n = Number(state.get(key) ?? NaN);
-      return Number.isInteger(n) && n >= 0 && n < below ? n : otherwise;
-    };
-    const [, spacing, order] = WAYS[whole("way", WAYS.length, 0)];
-    const S = whole("S", this.model.timesteps + 1, 10);
-    const eta = order === 2 ? 0 : RHO[whole("rho", RHO.length, 0)];
+    const [, spacing, order] = WAYS[recall("way", WAYS.length, 0)];
+    const S = recall("S", this.model.timesteps + 1, 10);
+    const eta = order === 2 ? 0 : RHO[recall("rho", RHO.length, 0)];
     const known = this.steps.includes(S) ? S : this.steps[Math.min(4, this.steps.length - 1)];
-    const setting = { S: known, spacing, order, eta, compensate: state.get("c") === "1" && this.mender() !== undefined, seed: whole("noise", 2 ** 31, 0) };
-    this.setting = /** @type {Setting} */ (setting);
-    this.person = whole("who", this.about.people.length, 0);
-    this.many = state.has("many") ? state.get("many") === "1" : this.about.many;
-    this.onMap = state.get("map") === "1" && Boolean(this.about.xy);
+    const compensate = recall("c", 2, 0) === 1 && this.mender() !== undefined;
+    this.setting = { S: known, spacing, order, eta, compensate, seed: recall("noise", 2 ** 31, 0) };
+    this.person = recall("who", this.about.people.length, 0);
+    this.many = recall("many", 2, Number(this.about.many)) === 1;
+    this.onMap = recall("map", 2, 0) === 1 && Boolean(this.about.xy);
     this.step = known;
     this.ask();
   }
 
   remember() {
     const { S, eta, compensate, seed } = this.setting;
-    const way = this.way.value;
-    const state = { who: this.person, S, way, rho: RHO.indexOf(eta), c: Number(compensate), noise: seed, many: Number(this.many), map: Number(this.onMap) };
-    try {
-      window.history.replaceState(null, "", `#${new URLSearchParams(Object.entries(state).map(([k, v]) => [k, `${v}`]))}`);
-    } catch {
-      // a page inside another page may not change its address
-    }
+    const rest = { c: Number(compensate), noise: seed, many: Number(this.many), map: Number(this.onMap) };
+    remember({ who: this.person, S, way: this.way.value, rho: RHO.indexOf(eta), ...rest });
   }
 }
 

@@ -97,9 +97,9 @@ def wheel(n: int) -> list[str]:
     return [to_hex(colour) for colour in colormaps["hsv"](np.linspace(0, 1, n, False))]
 
 
-def digits(values: Tensor) -> list:
-    """Six digits behind the point, as lists."""
-    return [digits(row) for row in values] if values.ndim > 1 else [round(value, 6) for value in values.tolist()]
+def digits(values: Tensor, n: int = 6) -> list:
+    """n digits behind the point, as lists."""
+    return [digits(row, n) for row in values] if values.ndim > 1 else [round(value, n) for value in values.tolist()]
 
 
 def first_noise(model: DAE4Rec) -> Tensor:

@@ -13,7 +13,7 @@
 
 import { Model, chooseTau, entropy, normal, samplingDistance, top, totalVariation } from "./model.js";
 import { Law } from "./law.js";
-import { DRAWS, Draws, button, h, mount, percent } from "./parts.js";
+import { DRAWS, Draws, askFirst, button, followAddress, h, mount, percent, remember } from "./parts.js";
 
 const STEPS = [1, 2, 3, 5, 10, 20, 50];
 const SLOTS = ["morning", "noon", "evening", "night"];
@@ -101,9 +101,7 @@ export class TownExplorer {
     /** @type {string[]} */ this.drawnAs = []; // what each circle looks like, so that only changes are written
     this.build(root);
     this.restore();
-    window.addEventListener("hashchange", () => {
-      if (window.location.hash.includes("history=")) this.restore();
-    });
+    followAddress("history", () => this.restore());
   }
 
   /** @param {HTMLElement} root */
@@ -117,7 +115,23 @@ export class TownExplorer {
     const parts = [this.buildTour(), this.buildControls(), this.buildLayers(), this.buildSettings()];
     const side = h("div", { class: "side" }, ...parts, this.facts, this.status, this.spoken);
     root.classList.add("dae4rec", "dae4rec-town");
-    root.replaceChildren(h("div", { class: "map" }, this.map), side, this.trail, this.lists);
+    root.replaceChildren(askFirst(() => this.question()), h("div", { class: "map" }, this.map), side, this.trail, this.lists);
+  }
+
+  /** Which of the two answers to the history that is shown is nearer to the law? */
+  question() {
+    const { law, model, counts } = this.p;
+    const known = law && model && this.draws.done === DRAWS;
+    const [modelFar, countsFar] = known ? [model, counts].map((p) => totalVariation(p, law)) : [0, 0];
+    return {
+      question: `Which is nearer to the true law for this history: counting, or ${DRAWS} draws of the trained model?`,
+      answers: ["counting", "the model"],
+      right: known ? Number(modelFar < countsFar) : -1,
+      then: known
+        ? `Counting is ${countsFar.toFixed(2)} from the law and the draws ${modelFar.toFixed(2)} (0: the same, 1: ` +
+          "nothing in common). Now try other histories, and read the lists below the map."
+        : "There are no draws yet; choose a place, or wait for a second.",
+    };
   }
 
   buildMap() {
@@ -355,12 +369,7 @@ export class TownExplorer {
   }
 
   remember() {
-    const state = { history: this.items.join(), slots: this.slots.join(), S: `${this.S}`, noise: `${this.seed}` };
-    try {
-      window.history.replaceState(null, "", `#${new URLSearchParams(state)}`);
-    } catch {
-      // a page inside another page may not change its address
-    }
+    remember({ history: this.items.join(), slots: this.slots.join(), S: this.S, noise: this.seed });
   }
 
   /**

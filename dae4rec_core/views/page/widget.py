@@ -54,6 +54,36 @@ class StepsWidget(PageWidget):
     _esm = module(STEPS, "mountSteps")
 
 
+class DeltaWidget(PageWidget):
+    """The delta explorer; weights and about are what `delta.delta_explorer` gathers."""
+
+    _esm = module(("model.js", "parts.js", "delta.js"), "mountDelta")
+
+
+class NoiseWidget(PageWidget):
+    """The noise explorer; about is what `noise.noise_explorer` gathers."""
+
+    _esm = module(("parts.js", "noise.js"), "mountNoise")
+
+
+class CollapseWidget(PageWidget):
+    """A toy that trains in the page; about is what `collapse.collapse_explorer` gathers."""
+
+    _esm = module(("model.js", "parts.js", "toy.js", "collapse.js"), "mountCollapse")
+
+
+class GraphWidget(PageWidget):
+    """The graph explorer; about is what `graph.graph_explorer` gathers."""
+
+    _esm = module(("parts.js", "graph.js"), "mountGraph")
+
+
+class SpectrumWidget(PageWidget):
+    """What inner products can't say; about is what `spectrum.spectrum_explorer` gathers."""
+
+    _esm = module(("parts.js", "spectrum.js"), "mountSpectrum")
+
+
 def line(about: dict[str, Any]) -> str:
     """JSON on one line."""
     return json.dumps(about, separators=(",", ":"), ensure_ascii=False)

@@ -1,0 +1,119 @@
+/**
+ * The graph explorer: one item and its company, by each notion of what is near.
+ *
+ * @typedef {object} About  what dae4rec_core.views.page.graph gathers
+ * @property {string[]} names  of each item
+ * @property {[number, number][]} xy  where each item is drawn
+ * @property {{name: string, lists: number[][]}[]} notions  for each item the nearest others, best first
+ * @property {{names: string[], of: number[]}} groups  of the items
+ * @property {number} start  the item that is shown first
+ * @property {import("./parts.js").Asked} question
+ */
+
+import { Dots, askFirst, followAddress, h, mount, recall, remember, row, scaled } from "./parts.js";
+
+const BOX = { width: 640, height: 560 };
+const KINDS = ["counts", "law", "model"]; // the colours of the notions
+const MARKS = ["○", "◇", "□"];
+
+export class GraphExplorer {
+  /** @param {HTMLElement} root @param {Uint8Array} _ @param {About} about */
+  constructor(root, _, about) {
+    this.about = about;
+    this.item = about.start;
+    this.place = about.xy.map(scaled(about.xy, BOX, 0));
+    this.dots = new Dots(BOX, about.names.length, (item) => this.tell(item), (item) => this.show(item));
+    const datalist = h("datalist", { id: "dae4rec-items" }, ...about.names.map((name) => h("option", { value: name })));
+    this.search = h("input", { list: datalist.id, placeholder: "an item by its name", "aria-label": "name of an item" });
+    const form = h("form", {}, this.search, h("button", {}, "go"));
+    form.addEventListener("submit", (/** @type {Event} */ event) => {
+      event.preventDefault();
+      const wanted = this.search.value.trim().toLowerCase();
+      const found = about.names.findIndex((name) => name.toLowerCase() === wanted);
+      if (found >= 0) this.show(found);
+      else this.status.textContent = `There is no item called ${this.search.value || "so"}; choose one of the list.`;
+    });
+    this.facts = h("p", { class: "facts", role: "status" });
+    this.status = h("p", { class: "status" });
+    this.lists = h("div", { class: "lists" });
+    const key = about.notions.map(({ name }, n) => h("span", {}, h("b", { style: `color:var(--${KINDS[n]})` }, MARKS[n]), ` ${name}`));
+    root.classList.add("dae4rec", "dae4rec-graph");
+    root.replaceChildren(
+      askFirst(about.question),
+      h("div", { class: "map" }, this.dots.svg, h("p", { class: "legend" }, ...key, h("span", {}, "★ the item"))),
+      h("div", { class: "side" }, row(form), datalist, this.facts, this.status),
+      this.lists,
+    );
+    this.restore();
+    followAddress("item", () => this.restore());
+  }
+
+  restore() {
+    this.item = recall("item", this.about.names.length, this.about.start);
+    this.paint();
+  }
+
+  /** @param {number} item */
+  show(item) {
+    this.item = item;
+    this.paint();
+    remember({ item });
+  }
+
+  /** @param {number} item */
+  tell(item) {
+    const { names, notions } = this.about;
+    const ranks = notions.flatMap(({ name, lists }) => {
+      const rank = lists[this.item].indexOf(item) + 1;
+      return rank ? [`number ${rank} of those ${name}`] : [];
+    });
+    this.status.textContent = `${names[item]}${ranks.length ? `: ${ranks.join(", ")}` : ""}. Click to make it the middle.`;
+  }
+
+  paint() {
+    const { names, notions, groups } = this.about;
+    const { item, place } = this;
+    const near = notions.map(({ lists }) => lists[item]);
+    const [x, y] = place[item];
+    const shapes = [
+      (/** @type {number} */ a, /** @type {number} */ b) => h("circle", { cx: a, cy: b, r: 11 }),
+      (/** @type {number} */ a, /** @type {number} */ b) => h("path", { d: `M${a} ${b - 9}l9 9l-9 9l-9 -9Z` }),
+      (/** @type {number} */ a, /** @type {number} */ b) => h("path", { d: `M${a - 5} ${b - 5}h10v10h-10Z` }),
+    ];
+    const marks = near.flatMap((others, n) =>
+      others.map((other) => {
+        const [left, down] = place[other];
+        const mark = shapes[n](left, down);
+        mark.setAttribute("class", "notion");
+        mark.setAttribute("style", `stroke:var(--${KINDS[n]})`);
+        return mark;
+      }),
+    );
+    const ways = near[0].map((other) => h("path", { class: "way", d: `M${x} ${y}L${place[other].join(" ")}` }));
+    this.dots.below.replaceChildren(...ways);
+    this.dots.above.replaceChildren(...marks, h("text", { x, y: y + 9, class: "star" }, "★"));
+    const listed = new Set(near.flat());
+    this.dots.put(place, (n) => ({ r: listed.has(n) ? 4 : 2.5, colour: "currentColor", opacity: listed.has(n) ? 0.9 : 0.3 }));
+    const own = (/** @type {number[]} */ others) => others.filter((other) => groups.of[other] === groups.of[item]).length;
+    const counted = notions.map(({ name }, n) => `${own(near[n])} of the ${near[n].length} ${name}`);
+    const first = new Set(near[0]);
+    const shared = notions.slice(1).map(({ name }, n) => `${near[n + 1].filter((other) => first.has(other)).length} of those ${name} are also ${notions[0].name}`);
+    this.facts.textContent = `${names[item]} (${groups.names[groups.of[item]]}). In its own district are ${counted.join(", ")}. ${shared.length ? `${shared.join("; ")}.` : ""}`;
+    this.dots.svg.setAttribute("aria-label", `Items on a map around ${names[item]}`);
+    this.search.value = "";
+    this.status.textContent = "Point at an item to see its name; click it, or tap it again, to make it the middle.";
+    this.lists.replaceChildren(
+      ...notions.map(({ name }, n) =>
+        h(
+          "section",
+          { class: KINDS[n] },
+          h("h2", {}, name),
+          h("ol", {}, ...near[n].map((other) => h("li", {}, h("span", {}, names[other]), h("span", {}, n && first.has(other) ? "also there" : "")))),
+        ),
+      ),
+    );
+  }
+}
+
+/** @param {HTMLElement} root @param {Uint8Array} weights @param {About} about */
+export const mountGraph = (root, weights, about) => mount(root, () => new GraphExplorer(root, weights, about));
