@@ -171,9 +171,11 @@ def open_and_run(page: Page, lab: str, name: str) -> None:
     cells = "[...document.querySelectorAll('.jp-NotebookPanel .jp-CodeCell .jp-InputPrompt')]"
     prompts = f"() => {cells}.map(e => e.innerText.trim())"
     for _ in range(20):  # a run that comes before the kernel's socket is up is lost
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_text("Run All Cells", exact=True).click()
         try:
+            for asked in page.locator("dialog.jp-Dialog .jp-mod-accept").all():
+                asked.click(timeout=5_000)  # a busy machine is asked which kernel it wants: the one that is offered
+            page.get_by_role("menuitem", name="Run", exact=True).click(timeout=5_000)
+            page.get_by_text("Run All Cells", exact=True).click(timeout=5_000)
             page.wait_for_function(f"() => ({prompts})().includes('[*]:')", timeout=5_000)
             break
         except TimeoutError:

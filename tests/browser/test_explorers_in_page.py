@@ -52,7 +52,7 @@ def test_noise(opened):
     noise.get_by_label("schedule", exact=True).select_option("cosine")
     assert noise.locator("circle").first.get_attribute("style") != at
     assert (
-        noise.locator(".chart svg")
+        noise.locator(".chart svg[role=img]")
         .get_attribute("aria-label")
         .startswith("ᾱ, what is left of the signal, against t, at 20")
     )
@@ -106,16 +106,16 @@ def test_delta(opened):
     heat = "() => document.querySelector('.dae4rec-delta canvas').toDataURL()"
     images, labels = [page.evaluate(heat)], []
     before = delta.locator("circle").nth(5).get_attribute("style")
-    for n in range(5):
+    for n in range(6):
         slider.fill(str(n))
         images.append(page.evaluate(heat))
         labels.append(delta.locator(".map svg").get_attribute("aria-label"))
-        assert delta.locator("thead th").count() == 3 if n != 4 else 2
+        assert delta.locator("thead th").count() == (2 if n == 4 else 3)
     assert len(set(images)) == 6 and "δ = 0.1" in labels[2] and "hold 58%" in labels[2]  # as the notebook says
     slider.fill("0")
     assert "hold 4%" in delta.locator(".map svg").get_attribute("aria-label")
     assert delta.locator("circle").nth(5).get_attribute("style") != before
-    assert f"at δ = 10 at rank {rank}" in facts.inner_text() and "share 0 of ten" in facts.inner_text()
+    assert f"at δ = 10 at rank {rank}" in facts.inner_text() and "of ten" in facts.inner_text()
     delta.get_by_label("S, sampling steps").fill("0")
     delta.locator("circle").nth(40).hover(force=True)
     assert "of its ten nearest under E" in delta.locator(".status").inner_text()

@@ -127,3 +127,16 @@ def test_the_town_explorer_runs_in_lab(page, lab):
     page.wait_for_function(done)
     assert town.locator(".lists section.model li").first.inner_text() != first
     shot(page, "lab_town")
+
+
+def test_graph_and_eigenvalues_run_in_lab(page, lab):
+    open_and_run(page, lab, "02_graph_autoencoder.ipynb")
+    graph, spectrum = page.locator(".dae4rec-graph"), page.locator(".dae4rec-spectrum")
+    graph.wait_for(timeout=60_000)
+    graph.scroll_into_view_if_needed()
+    before = graph.locator(".facts").inner_text()
+    graph.locator("circle.glides").nth(100).click(force=True)
+    assert graph.locator(".facts").inner_text() != before
+    spectrum.get_by_role("checkbox").check()
+    assert "distance to the graph is 0.0" in spectrum.locator(".facts").inner_text()
+    shot(page, "lab_spectrum")

@@ -254,6 +254,11 @@ def test_the_town_runs_in_the_page(offline):
     page.goto(shared)  # the address holds the state
     page.wait_for_function(DRAWN)
     assert town.locator(".lists section.law").inner_text() == shown
+    far = re.search(r"are ([\d.]+) from .* counting is ([\d.]+)\.", town.locator(".facts").inner_text())
+    answer = "the model" if far[1] < far[2] else "counting"
+    town.get_by_role("button", name=answer, exact=True).click()
+    told = f"Yes. Counting is {far[2]} from the law and the draws {far[1]}"
+    assert town.locator(".told").inner_text().startswith(told)
     town.get_by_role("button", name="clear").click()
     assert town.locator(".trail button").count() == 0 and town.locator(".lists li:visible").count() == 0
 
