@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from scipy import sparse
 from torch import Tensor, nn
 
@@ -15,8 +16,8 @@ from dae4rec_core.distributed import world
 from dae4rec_core.method.beyond import BeyondDAE4Rec, SharedCompensator
 from dae4rec_core.method.compensator import Compensator
 from dae4rec_core.method.variants import make_model
+from dae4rec_core.outputs import replacing
 from dae4rec_core.recommender import Recommender
-from dae4rec_core.state import write
 
 FORMAT = 2
 FILE = "recommender.safetensors"
@@ -32,7 +33,8 @@ def save(recommender: Recommender, folder: str | Path, half: bool = False, **fac
     if world()[0] > 0:
         return
     tensors, header = _parts(recommender, half, **facts)
-    write(tensors, Path(folder) / FILE, {"recommender": header})
+    with replacing(Path(folder) / FILE) as new:
+        save_file(tensors, new, {"recommender": header})
 
 
 def _parts(recommender: Recommender, half: bool, **facts: Any) -> tuple[dict[str, Tensor], str]:
@@ -77,7 +79,8 @@ def export(recommender: Recommender, file: str | Path, steps: Sequence[int] = ()
     few.compensators, few.shared = {S: recommender.compensators[S] for S in chosen}, recommender.shared
     tensors, header = _parts(few, half=True)
     tensors["alpha_bar"] = recommender.model.alpha_bar
-    write(tensors, Path(file), {"recommender": header})
+    with replacing(file) as new:
+        save_file(tensors, new, {"recommender": header})
     return Path(file).stat().st_size
 
 

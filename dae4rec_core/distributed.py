@@ -9,7 +9,7 @@ and of the sampling for the compensator; all of them hold the same weights after
 """
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,6 +19,8 @@ from dae4rec_core.config import choose_device
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+T = TypeVar("T")
 
 
 def launch(device: str | torch.device = "auto") -> "Fabric":
@@ -43,6 +45,11 @@ def launch(device: str | torch.device = "auto") -> "Fabric":
     return fabric
 
 
+def own_rank() -> int:
+    """This process's rank, known before the processes have joined."""
+    return int(os.environ.get("RANK", 0))
+
+
 def world() -> tuple[int, int]:
     """This process's rank and how many processes there are."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -53,3 +60,11 @@ def sum_over_processes(*tensors: Tensor) -> None:
     if dist.is_initialized():
         for tensor in tensors:
             dist.all_reduce(tensor)
+
+
+def gather(value: T) -> list[T]:
+    """Every process's value, by rank."""
+    found = [value] * world()[1]
+    if dist.is_initialized():
+        dist.all_gather_object(found, value)
+    return found

@@ -13,7 +13,7 @@ from dae4rec_core.data.dataset import Examples
 from dae4rec_core.events import History
 from dae4rec_core.method.gae import pretrain_gae
 from dae4rec_core.method.graph import ItemGraph
-from dae4rec_core.state import EarlyStopping, RunState, load_z_star, save_z_star, z_star_file
+from dae4rec_core.state import EarlyStopping, begun, diffusion_stage, load_finished, save_finished, z_star_file
 from dae4rec_core.training import fit, pretrained, training_graph
 
 # early stopping
@@ -64,17 +64,31 @@ def examples(seed: int = 0) -> Examples:
     return Examples(history, target.squeeze(1), torch.arange(20))
 
 
+def graph_of(n_items: int = 9) -> ItemGraph:
+    return ItemGraph(n_items, np.array([[0, 1], [1, 2]]))
+
+
+class Small(nn.Linear):
+    """Stands for a model: 3 numbers in, 2 out."""
+
+    def __init__(self, config, n_items):
+        super().__init__(3, 2)
+        self.config, self.n_items = config, n_items
+
+
 class Run:
     """A few steps of Adam on a small regression, with a state in `folder`."""
 
-    def __init__(self, folder, config, train=None):
-        self.model = nn.Linear(3, 2)
+    def __init__(self, folder, config, train=None, validation=None, n_items=9):
+        self.model = Small(config, n_items)
         self.train = examples() if train is None else train
         self.optimizer = torch.optim.Adam(
             [{"params": [self.model.weight], "lr": 0.1}, {"params": [self.model.bias], "lr": 0.01}]
         )
         self.stopping = EarlyStopping(3)
-        self.state = RunState(folder, self.model, self.optimizer, self.stopping, config, self.train)
+        validation = examples(2) if validation is None else validation
+        self.keeper = diffusion_stage(folder, self.model, self.train, validation, graph_of(n_items), None)
+        self.keeper.resume({"model": self.model, "adam": self.optimizer, "stopping": self.stopping})
 
     def go(self, last: int) -> "Run":
         for epoch in range(self.stopping.epoch + 1, last + 1):
@@ -83,7 +97,7 @@ class Run:
             loss.backward()
             self.optimizer.step()
             self.stopping.keep(epoch, [0.1, 0.5, 0.2, 0.3, 0.1, 0.9][epoch - 1], self.model)
-            self.state.save()
+            self.keeper.save(0, now=True)
         return self
 
     def everything(self) -> tuple:
@@ -140,7 +154,8 @@ def test_a_state_of_another_run_is_refused(tmp_path, tiny, one_sentence):
     for change in ({"lr": 0.5}, {"seed": 1}, {"patience": 9}, {"repeats": "first_visits"}):
         text = one_sentence(lambda: Run(tmp_path, tiny.replace(**change)), *words, "another configuration")
         assert "data" not in text.replace(str(tmp_path), "")
-    one_sentence(lambda: Run(tmp_path, tiny, examples(1)), *words, "other data")
+    for other in ({"train": examples(1)}, {"validation": examples(1)}, {"n_items": 10}):
+        one_sentence(lambda: Run(tmp_path, tiny, **other), *words, "other data")
 
 
 def test_a_state_of_another_version_is_refused(tmp_path, tiny, one_sentence):
@@ -152,11 +167,15 @@ def test_a_state_of_another_version_is_refused(tmp_path, tiny, one_sentence):
 # Z*
 
 
-def test_z_star_comes_back_to_the_bit(tmp_path):
+def test_a_finished_result_comes_back_to_the_bit_and_what_led_to_it_goes(tmp_path):
     z_star, file = torch.randn(5, 3), tmp_path / "deep" / "z_star-1.safetensors"
-    assert load_z_star(file) is None
-    save_z_star(z_star, file)
-    assert torch.equal(load_z_star(file), z_star)
+    assert load_finished(file) is None
+    keeper = begun(file)
+    keeper.resume({"z": z_star})
+    keeper.save(1, now=True)
+    save_finished({"z_star": z_star}, file)
+    assert torch.equal(load_finished(file)["z_star"], z_star)
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
 @pytest.mark.parametrize(
