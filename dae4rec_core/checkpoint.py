@@ -59,7 +59,9 @@ def _parts(recommender: Recommender, half: bool, **facts: Any) -> tuple[dict[str
         "facts": facts,
         "item_ids": [str(item) for item in recommender.item_ids],
     }
-    return tensors, json.dumps(header, ensure_ascii=False)
+    text = json.dumps(header, ensure_ascii=False)
+    # where the locale isn't UTF-8, Python holds the bytes of a folder's name as surrogates
+    return tensors, text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def export(recommender: Recommender, file: str | Path, steps: Sequence[int] = ()) -> int:

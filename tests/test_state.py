@@ -1,14 +1,19 @@
 """Which epoch is kept, and what a stopped run goes on from. Oracles: the whole list of values, an unbroken run."""
 
+import errno
 import json
+import os
+import random
 from pathlib import Path
 
+import kills
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from dae4rec_core import checkpoint, state
 from dae4rec_core.data.dataset import Examples
 from dae4rec_core.events import History
 from dae4rec_core.method.gae import pretrain_gae
@@ -229,3 +234,92 @@ def test_another_z_star_is_refused_and_what_follows_the_diffusion_stage_may_chan
     log = History()
     fit(*ring, tiny.replace(compensator_epochs=0, pair_tile=7), "cpu", [log], state=tmp_path, z_star=z_star)
     assert log.events == []  # nothing was trained again
+
+
+# what can be wrong with a state, and with its disk
+
+
+@pytest.fixture(scope="module")
+def kept(ring, tiny, tmp_path_factory):
+    """The state folder of a finished run."""
+    folder = tmp_path_factory.mktemp("kept")
+    fit(*ring, tiny, "cpu", state=folder)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("stage", ["z_star", "state", "compensator"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "folder", "header", *range(5)])
+def test_a_damaged_state_is_one_sentence(ring, tiny, kept, tmp_path, one_sentence, stage, damage):
+    for name, content in kept.items():
+        path = tmp_path / name
+        if name.startswith(stage):
+            rng = np.random.default_rng(damage) if isinstance(damage, int) else None
+            flipped = bytearray(content)
+            if rng:  # one bit, anywhere
+                flipped[rng.integers(len(flipped))] ^= 1 << rng.integers(8)
+            texts = {"cut": content[:-100], "empty": b"", "text": b"epoch 3\n" * 9, "header": content[:200]}
+            if damage == "folder":
+                path.mkdir()
+                continue
+            content = bytes(flipped) if rng else texts[damage]
+        path.write_bytes(content)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    one_sentence(lambda: fit(*ring, tiny, "cpu", state=tmp_path), str(tmp_path), stage)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def test_fewer_epochs_than_the_state_has_seen(ring, tiny, tmp_path, one_sentence):
+    fit(*ring, tiny.replace(epochs=3, patience=9), "cpu", state=tmp_path)
+    fewer = tiny.replace(epochs=2, patience=9)
+    one_sentence(lambda: fit(*ring, fewer, "cpu", state=tmp_path), str(tmp_path), "3 epochs", "Config.epochs is 2")
+
+
+def test_a_state_of_other_processes_is_refused(ring, tiny, tmp_path, one_sentence, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "world", lambda: (0, 2))
+        save_finished({"z_star": torch.ones(2)}, tmp_path / "z_star-1.safetensors")
+        Run(tmp_path, tiny).go(1)
+    one_sentence(lambda: load_finished(tmp_path / "z_star-1.safetensors"), "2 processes", "this one has 1")
+    one_sentence(lambda: Run(tmp_path, tiny), "2 processes", "this one has 1", "another state folder")
+
+
+def test_a_full_disk_leaves_the_old_state(tmp_path, tiny, one_sentence, monkeypatch):
+    expected = Run(tmp_path, tiny).go(2).everything()
+
+    def full(_, file, **__):
+        Path(file).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "save_file", full)
+        one_sentence(lambda: Run(tmp_path, tiny).go(3), str(tmp_path), "No space left", "as it was")
+    assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
+    assert Run(tmp_path, tiny).everything() == expected
+
+
+def test_what_a_killed_writer_left_is_removed_and_a_living_ones_is_not(tmp_path, tiny):
+    dead = tmp_path / "state.safetensors.999999999.new"
+    living = tmp_path / f"state.safetensors.{os.getppid()}.new"
+    for path in (dead, living):
+        path.write_bytes(b"half")
+    Run(tmp_path, tiny).go(1)
+    assert not dead.exists() and living.exists()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.02])
+def test_killed_anywhere_a_run_ends_in_the_same_bytes(ring, tiny, tmp_path, seconds):
+    """`python tests/kills.py 60` does it for longer."""
+    arguments = (*ring, tiny.replace(dropout=0.2, batch_size=32))
+    assert kills.once(arguments, tmp_path, None, tmp_path / "seen")
+    found, killed, _ = kills.until_done(arguments, tmp_path / "killed", random.Random(3), seconds, most=5)
+    assert found == (tmp_path / checkpoint.FILE).read_bytes()
+    assert sum(killed.values()) > 1
+
+
+@pytest.mark.parametrize("place", ["gae", "diffusion", "sampling", "compensator"])
+def test_no_step_is_done_twice_where_each_is_kept(ring, tiny, tmp_path, place):
+    arguments = (*ring, tiny.replace(dropout=0.2, batch_size=32))
+    assert not kills.once(arguments, tmp_path, (place, 2, 0.0), tmp_path / "seen")
+    assert kills.once(arguments, tmp_path, None, tmp_path / "seen")
+    seen = (tmp_path / "seen").read_text().splitlines()
+    assert len(seen) == len(set(seen)) == 20 + 2 + 2
