@@ -43,7 +43,7 @@ def launch(device: str | torch.device = "auto") -> "Fabric":
     alone = [device.index or 0] if device.type == "cuda" else 1
     if everywhere > 1 and not dist.is_initialized():
         threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
-    # find_unused_parameters keeps the gradients' buckets as they are made: rebuilt after the first step of a start, they
+    # find_unused_parameters keeps the gradients' buckets as they are made: rebuilt after a start's first step, they
     # would be summed in another order, and a resumed run would differ in its last bits
     together = DDPStrategy(timeout=PATIENCE, find_unused_parameters=True) if everywhere > 1 else "auto"
     fabric = Fabric(

@@ -175,6 +175,33 @@ def test_processes_end_with_their_launcher(tmp_path, ring_csv):
 
 
 @pytest.mark.slow
+def test_a_process_that_stands_still_ends_the_run(tmp_path, ring_csv):
+    """After PATIENCE, here 5 seconds."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom datetime import timedelta\nfrom dae4rec_core import distributed\n"
+        "from dae4rec_core.__main__ import main\n"
+        "distributed.PATIENCE = timedelta(seconds=5)\nsys.exit(main())\n"
+    )
+    small = "--k-core 2 --gae-steps 5 --dim 8 --hidden 8 --epochs 99999 --patience 99999".split()
+    launcher = start([str(script), "fit", "--data", str(ring_csv), "--out", str(tmp_path / "m"), *small])
+    while not (tmp_path / "m" / "state" / "state.safetensors").exists():
+        assert launcher.poll() is None
+        time.sleep(0.1)
+    workers = psutil.Process(launcher.pid).children()
+    later = next(worker for worker in workers if worker.environ()["RANK"] == "1")
+    later.suspend()
+    try:
+        _, err = launcher.communicate(timeout=90)
+    finally:
+        for worker in workers:
+            if worker.is_running():
+                worker.kill()
+    assert launcher.returncode != 0
+    assert "dae4rec: This process ended beside others" in err
+
+
+@pytest.mark.slow
 def test_an_error_of_a_later_process_is_seen(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
