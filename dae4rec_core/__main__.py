@@ -11,15 +11,18 @@ from typing import Any
 import pandas as pd
 
 from dae4rec_core import checkpoint
+from dae4rec_core.commands import end_well
 from dae4rec_core.config import FIELDS, PRESETS, Config, kind_of
 from dae4rec_core.data.dataset import Dataset, Split, prepare
 from dae4rec_core.data.files import load_interactions
 from dae4rec_core.data.sources import SOURCES, beside_table_2, compare_filters, convert
 from dae4rec_core.data.town import AGAIN, RETURNS, write_town
+from dae4rec_core.distributed import own_rank
 from dae4rec_core.events import ProgressBar
 from dae4rec_core.experiments.artifacts import ARTIFACTS, make_artifacts
 from dae4rec_core.experiments.diagnosis import diagnose
 from dae4rec_core.experiments.evaluation import baseline_rows, ceiling_rows, model_rows, summary, sweep, tidy
+from dae4rec_core.outputs import replacing, reserved
 from dae4rec_core.ranking import METRICS
 from dae4rec_core.training import fit
 from dae4rec_core.views.plots import write_overview
@@ -28,16 +31,11 @@ DATA_HELP = "CSV, CSV.GZ or Parquet with user_id, item_id, timestamp; or a folde
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; bad input ends with one sentence on stderr and exit status 2."""
+    """Run one command; bad input ends with one sentence on stderr and exit status 2, see `commands.end_well`."""
     options = build_parser().parse_args(arguments)
-    if int(os.environ.get("RANK", 0)) > 0:  # torchrun starts one of these for each process; the first one speaks
-        sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")
-    try:
-        options.command(options)
-    except (ValueError, FileNotFoundError) as error:
-        print(f"dae4rec: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if own_rank() > 0:  # torchrun starts one of these for each process; the first one tells the results
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")
+    return end_well("dae4rec", lambda: options.command(options))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -179,8 +177,9 @@ def run(options: argparse.Namespace) -> None:
     config = config_of(options)
     dataset, split = prepare(options.data, config)
     print(describe(dataset, split))
-    recommender = fit(dataset, split, config, options.device, [ProgressBar()])
-    checkpoint.save(recommender, options.out, data=dataset.name)
+    with reserved(options.out):
+        recommender = fit(dataset, split, config, options.device, [ProgressBar()])
+        checkpoint.save(recommender, options.out, data=dataset.name)
     rows = [*baseline_rows(dataset, split, config), *ceiling_rows(options.data, dataset, split, config)]
     rows += model_rows(recommender, dataset, split, [config.sampling_steps])
     seen = "seen items left out" if config.data.repeats == "first_visits" else "seen items included"
@@ -205,9 +204,9 @@ def fit_command(options: argparse.Namespace) -> None:
     config = config_of(options)
     dataset, split = prepare(options.data, config)
     print(describe(dataset, split))
-    state = Path(options.out) / "state"
-    recommender = fit(dataset, split, config, options.device, [ProgressBar()], state)
-    checkpoint.save(recommender, options.out, data=dataset.name)
+    with reserved(options.out):
+        recommender = fit(dataset, split, config, options.device, [ProgressBar()], Path(options.out) / "state")
+        checkpoint.save(recommender, options.out, data=dataset.name)
     print(f"Checkpoint written to {options.out}.")
 
 
@@ -249,7 +248,9 @@ def recommend_command(options: argparse.Namespace) -> None:
 
 def export_command(options: argparse.Namespace) -> None:
     """Write the file and say how large it is."""
-    size = checkpoint.export(checkpoint.load(options.checkpoint, "cpu"), options.out, options.S)
+    out = Path(options.out)
+    with reserved(out.parent, out.name):
+        size = checkpoint.export(checkpoint.load(options.checkpoint, "cpu"), out, options.S)
     print(f"{options.out}: {size / 1024:,.0f} KiB")
 
 
@@ -258,20 +259,25 @@ def sweep_command(options: argparse.Namespace) -> None:
     config = config_of(options)
     dataset, split = prepare(options.data, config)
     out = Path(options.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    table = sweep(
-        dataset,
-        split,
-        config,
-        options.deltas,
-        options.S,
-        options.seeds,
-        options.device,
-        options.parts,
-        options.markov,
-        callbacks=[ProgressBar()],
-        on_rows=lambda rows: rows.to_csv(out, index=False),
-    )
+
+    def keep(rows: pd.DataFrame) -> None:
+        with replacing(out) as new:
+            rows.to_csv(new, index=False, encoding="utf-8")
+
+    with reserved(out.parent, out.name):
+        table = sweep(
+            dataset,
+            split,
+            config,
+            options.deltas,
+            options.S,
+            options.seeds,
+            options.device,
+            options.parts,
+            options.markov,
+            callbacks=[ProgressBar()],
+            on_rows=keep,
+        )
     print(summary(table).to_string(index=False, float_format="%.4f"))
     print(f"Table written to {out}.")
 

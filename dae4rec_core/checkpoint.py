@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from scipy import sparse
 from torch import Tensor, nn
 
@@ -15,8 +16,8 @@ from dae4rec_core.distributed import world
 from dae4rec_core.method.beyond import BeyondDAE4Rec, SharedCompensator
 from dae4rec_core.method.compensator import Compensator
 from dae4rec_core.method.variants import make_model
+from dae4rec_core.outputs import replacing
 from dae4rec_core.recommender import Recommender
-from dae4rec_core.state import write
 
 FORMAT = 2
 FILE = "recommender.safetensors"
@@ -32,7 +33,8 @@ def save(recommender: Recommender, folder: str | Path, half: bool = False, **fac
     if world()[0] > 0:
         return
     tensors, header = _parts(recommender, half, **facts)
-    write(tensors, Path(folder) / FILE, {"recommender": header})
+    with replacing(Path(folder) / FILE) as new:
+        save_file(tensors, new, {"recommender": header})
 
 
 def _parts(recommender: Recommender, half: bool, **facts: Any) -> tuple[dict[str, Tensor], str]:
@@ -57,7 +59,9 @@ def _parts(recommender: Recommender, half: bool, **facts: Any) -> tuple[dict[str
         "facts": facts,
         "item_ids": [str(item) for item in recommender.item_ids],
     }
-    return tensors, json.dumps(header, ensure_ascii=False)
+    text = json.dumps(header, ensure_ascii=False)
+    # where the locale isn't UTF-8, Python holds the bytes of a folder's name as surrogates
+    return tensors, text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def export(recommender: Recommender, file: str | Path, steps: Sequence[int] = (), eight_bits: bool = False) -> int:
@@ -78,7 +82,8 @@ def export(recommender: Recommender, file: str | Path, steps: Sequence[int] = ()
     tensors, header = _parts(few, half=not eight_bits)
     tensors = in_eight_bits(tensors) if eight_bits else tensors
     tensors["alpha_bar"] = recommender.model.alpha_bar
-    write(tensors, Path(file), {"recommender": header})
+    with replacing(file) as new:
+        save_file(tensors, new, {"recommender": header})
     return Path(file).stat().st_size
 
 

@@ -9,7 +9,11 @@ and of the sampling for the compensator; all of them hold the same weights after
 """
 
 import os
-from typing import TYPE_CHECKING
+import signal
+import threading
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,27 +24,49 @@ from dae4rec_core.config import choose_device
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+T = TypeVar("T")
+
+PATIENCE = timedelta(minutes=10)  # with a process that doesn't answer; the first one validates alone meanwhile
+
 
 def launch(device: str | torch.device = "auto") -> "Fabric":
     """Join the run that torchrun started, or be the only process.
 
-    Mixed precision (bfloat16) is used on CUDA where the card has it.
+    Mixed precision (bfloat16) is used on CUDA where the card has it. A process ends with its launcher.
     """
     from lightning_fabric import Fabric  # takes seconds to import, and only training needs it
+    from lightning_fabric.strategies import DDPStrategy
 
     device = choose_device(device)
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     everywhere = int(os.environ.get("WORLD_SIZE", 1))
     alone = [device.index or 0] if device.type == "cuda" else 1
+    if everywhere > 1 and not dist.is_initialized():
+        threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
+    # find_unused_parameters keeps the gradients' buckets as they are made: rebuilt after a start's first step, they
+    # would be summed in another order, and a resumed run would differ in its last bits
+    together = DDPStrategy(timeout=PATIENCE, find_unused_parameters=True) if everywhere > 1 else "auto"
     fabric = Fabric(
         accelerator=device.type,
-        strategy="ddp" if everywhere > 1 else "auto",
+        strategy=together,
         devices=local if everywhere > 1 else alone,
         num_nodes=everywhere // local,
         precision="bf16-mixed" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "32-true",
     )
     fabric.launch()
     return fabric
+
+
+def end_with(parent: int) -> None:
+    """Wait until the process that started this one is gone, and end this one too."""
+    while os.getppid() == parent:
+        time.sleep(2)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def own_rank() -> int:
+    """This process's rank, known before the processes have joined."""
+    return int(os.environ.get("RANK", 0))
 
 
 def world() -> tuple[int, int]:
@@ -53,3 +79,11 @@ def sum_over_processes(*tensors: Tensor) -> None:
     if dist.is_initialized():
         for tensor in tensors:
             dist.all_reduce(tensor)
+
+
+def gather(value: T) -> list[T]:
+    """Every process's value, by rank."""
+    found = [value] * world()[1]
+    if dist.is_initialized():
+        dist.all_gather_object(found, value)
+    return found

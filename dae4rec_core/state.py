@@ -1,19 +1,27 @@
 """Which epoch is kept, and what a stopped run needs to go on as if it had never stopped."""
 
 import json
-import os
+import time
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dae4rec_core.config import Config
 from dae4rec_core.data.dataset import Examples
-from dae4rec_core.distributed import world
+from dae4rec_core.distributed import gather, world
+from dae4rec_core.events import KEEPS_NOTHING, Keeper
 from dae4rec_core.method.graph import ItemGraph
+from dae4rec_core.method.model import DAE4Rec
+from dae4rec_core.outputs import replacing
+
+SECONDS = 60.0  # between two writings of a stage: what a kill can lose
+FREE = ("epochs", "compensator_epochs", "compensator", "pair_tile")  # may change between the diffusion stage's calls
 
 
 class EarlyStopping:
@@ -37,6 +45,17 @@ class EarlyStopping:
         if value > self.best_value:
             self.best_value, self.stale, self.best = value, 0, weights_of(module)
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """As tensors, what `Stage` keeps."""
+        numbers = torch.tensor([self.epoch, self.stale, self.best_value], dtype=torch.float64)
+        return {"numbers": numbers} | {f"best.{name}": value for name, value in self.best.items()}
+
+    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
+        """Go on from there."""
+        self.best = {name.removeprefix("best."): value for name, value in tensors.items() if name != "numbers"}
+        epoch, stale, self.best_value = tensors["numbers"].tolist()
+        self.epoch, self.stale = int(epoch), int(stale)
+
     def restore(self, module: nn.Module) -> None:
         """Put the best epoch's weights back; nothing where no epoch was looked at."""
         if self.best:
@@ -49,99 +68,140 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
 
 
-class RunState:
-    """The diffusion stage of a run in one file: weights, best weights, optimizer, epoch, and whose run it is.
+class Stage(Keeper):
+    """A stage of a run in one file: the tensors of its parts, the steps done, and whose run it is.
 
-    folder: where it is kept, None to keep nothing. A file that is there is read at once.
-    Raises ValueError when it belongs to another configuration, to other data or to another Z*.
+    Reading raises ValueError when the file is damaged or belongs to another run; writing when the place is full.
     """
 
-    def __init__(
-        self,
-        folder: str | Path | None,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        stopping: EarlyStopping,
-        config: Config,
-        train: Examples,
-        z_star: Tensor | None = None,
-    ):
-        self.file = None if folder is None else Path(folder) / "state.safetensors"
-        self.model, self.optimizer, self.stopping, self.config = model, optimizer, stopping, config
-        self.data = checksum(torch.column_stack([train.history, train.target]))
-        self.z_star = None if z_star is None else checksum(z_star)
-        if self.file is not None and self.file.is_file():
-            self._load(self.file)
+    def __init__(self, file: Path, run: Mapping[str, Any]):
+        self.file, self.run = file, run  # run: what is to be equal, by the words that say that it is not
 
-    def save(self) -> None:
-        """Write the file anew; of several processes the first one does."""
-        if self.file is None or world()[0] > 0:
+    def resume(self, parts: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> int:
+        self.parts, self.own, self.written = parts, own or {}, time.monotonic()
+        if not self.file.exists():
+            return 0
+        facts, tensors = read(self.file)
+        theirs = facts.get("run", {})
+        for what, mine in self.run.items():
+            if theirs.get(what) != mine:
+                raise ValueError(
+                    f"The run saved in {self.file.parent} used {what}; give its own, or another state folder."
+                )
+        same_processes(facts, self.file)
+        mine = {f"{name}@{world()[0]}": part for name, part in self.own.items()}
+        for name, part in {**parts, **mine}.items():
+            start = f"{name}/"
+            put_back(part, {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)})
+        return facts["step"]
+
+    def save(self, step: int, now: bool = False) -> None:
+        # of several processes the first one's clock decides, and the first one writes
+        if not (now or gather(time.monotonic() - self.written > SECONDS)[0]):
             return
-        stopping = self.stopping
-        tensors = {f"model.{name}": value for name, value in weights_of(self.model).items()}
-        tensors |= {f"best.{name}": value.clone() for name, value in stopping.best.items()}
-        for number, values in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{number}.{name}": value.detach().cpu().clone() for name, value in values.items()}
-        facts = {
-            "epoch": stopping.epoch,
-            "stale": stopping.stale,
-            "best_value": stopping.best_value,
-            "config": self.config.to_dict(),
-            "data": self.data,
-            "z_star": self.z_star,
-        }
-        write(tensors, self.file, {"facts": json.dumps(facts)})
+        own = gather({name: tensors_of(part) for name, part in self.own.items()})
+        parts = {name: tensors_of(part) for name, part in self.parts.items()}
+        parts |= {f"{name}@{rank}": found for rank, theirs in enumerate(own) for name, found in theirs.items()}
+        if world()[0] == 0:
+            tensors = {f"{name}/{key}": value for name, found in parts.items() for key, value in found.items()}
+            write(tensors, self.file, {"run": self.run, "step": step, "processes": world()[1]})
+        self.written = time.monotonic()
 
-    def _load(self, file: Path) -> None:
+
+def diffusion_stage(
+    folder: str | Path | None,
+    model: DAE4Rec,
+    train: Examples,
+    validation: Examples,
+    graph: ItemGraph,
+    z_star: Tensor | None,
+) -> Keeper:
+    """What keeps the diffusion stage in a folder, state.safetensors; without one it keeps nothing."""
+    if folder is None:
+        return KEEPS_NOTHING
+    settings = {name: value for name, value in model.config.flat().items() if name not in FREE}
+    parts = [*tensors_in(train), *tensors_in(validation), torch.from_numpy(graph.edges)]
+    run = {
+        "another configuration": settings,
+        "another network": None if type(model).__module__.startswith("dae4rec_core.method") else type(model).__name__,
+        "other data": checksum({"items": model.n_items}, *parts),
+        "another Z*": None if z_star is None else checksum(z_star),
+    }
+    return Stage(Path(folder) / "state.safetensors", run)
+
+
+def same_processes(facts: Mapping[str, Any], file: Path) -> None:
+    """Raises ValueError when another number of processes wrote the file: their sums differ in the last bits."""
+    mine = world()[1]
+    number = facts.get("processes", mine)  # an older version wrote none
+    if number != mine:
+        raise ValueError(
+            f"The run saved in {file.parent} was made by {number} processes, and this one has {mine}; start "
+            f"{number}, or give another state folder."
+        )
+
+
+def tensors_of(part: Any) -> dict[str, Tensor]:
+    """What a part of a stage holds, on the CPU: a tensor, a random stream, an optimizer, or what has a state_dict."""
+    if isinstance(part, torch.optim.Optimizer):
+        states = part.state_dict()["state"].items()
+        found = {f"{number}.{name}": value for number, values in states for name, value in values.items()}
+    elif isinstance(part, torch.Generator):
+        found = {"": part.get_state()}
+    else:
+        found = {"": part} if isinstance(part, Tensor) else part.state_dict()
+    return {name: value.detach().cpu().clone() for name, value in found.items()}  # two of them may share memory
+
+
+@torch.no_grad()
+def put_back(part: Any, tensors: dict[str, Tensor]) -> None:
+    """The other direction of `tensors_of`."""
+    if isinstance(part, torch.optim.Optimizer):
+        states: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            number, name = key.split(".")
+            states.setdefault(int(number), {})[name] = value
+        part.load_state_dict({**part.state_dict(), "state": states})
+    elif isinstance(part, torch.Generator):
+        part.set_state(tensors[""])
+    elif isinstance(part, Tensor):
+        part.copy_(tensors[""])
+    else:
+        part.load_state_dict(tensors)
+
+
+def checksum(*parts: Tensor | Mapping[str, Any]) -> int:
+    """Of tensors, their kinds and shapes, and of JSON values."""
+    found = 0
+    for part in parts:
+        if isinstance(part, Tensor):
+            found = zlib.crc32(f"{part.dtype}{tuple(part.shape)}".encode(), found)
+            found = zlib.crc32(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data, found)
+        else:
+            found = zlib.crc32(json.dumps(part).encode(), found)
+    return found
+
+
+def write(tensors: dict[str, Tensor], file: Path, facts: Mapping[str, Any]) -> None:
+    """A safetensors file with JSON values, and a digest of it all, in its header; put in place by one rename."""
+    digest = checksum(facts, {"names": sorted(tensors)}, *(tensors[name] for name in sorted(tensors)))
+    with replacing(file) as new:
+        save_file(tensors, new, metadata={"facts": json.dumps(facts), "digest": str(digest)})
+
+
+def read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What `write` wrote. Raises ValueError when a bit of it has changed."""
+    try:
         with safe_open(file, "pt") as opened:
-            facts = json.loads(opened.metadata()["facts"])
+            header = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}
-        mine = self.config.train  # what follows the diffusion stage, or changes no number, may differ
-        free = {
-            "epochs": mine.epochs,
-            "compensator_epochs": mine.compensator_epochs,
-            "pair_tile": mine.pair_tile,
-            "compensator": self.config.beyond.compensator,
-        }
-        try:
-            saved = Config.from_dict(facts["config"]).replace(**free)
-        except ValueError:  # of another version, with other fields
-            saved = None
-        if saved != self.config:
-            raise ValueError(
-                f"The run saved in {file.parent} used another configuration; give its own, or another state folder."
-            )
-        if (facts["data"], facts["z_star"]) != (self.data, self.z_star):
-            raise ValueError(
-                f"The run saved in {file.parent} was trained on other data or another Z*; give its own, or another "
-                "state folder."
-            )
-
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-        stopping = self.stopping
-        stopping.epoch, stopping.stale, stopping.best_value = facts["epoch"], facts["stale"], facts["best_value"]
-        stopping.best = part("best.")
-        self.model.load_state_dict(part("model."))
-        adam: dict[int, dict[str, Tensor]] = {}
-        for name, value in part("adam.").items():
-            number, key = name.split(".")
-            adam.setdefault(int(number), {})[key] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": adam})
-
-
-def checksum(tensor: Tensor) -> int:
-    """Of its bytes."""
-    return zlib.crc32(tensor.detach().cpu().contiguous().numpy().tobytes())
-
-
-def write(tensors: dict[str, Tensor], file: Path, header: dict[str, str] | None = None) -> None:
-    """A safetensors file, put in place by one rename: a run that is killed here loses nothing."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_name(f"{file.name}.{os.getpid()}.new")  # other processes may write the same Z*
-    save_file(tensors, new, metadata=header)
-    new.replace(file)
+        facts = json.loads(header.get("facts", "{}"))
+        digest = checksum(facts, {"names": sorted(tensors)}, *(tensors[name] for name in sorted(tensors)))
+        if header.get("digest", str(digest)) != str(digest):  # an older version wrote none
+            raise ValueError("its digest differs")
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        raise ValueError(f"{file} is damaged ({error}); remove it, and that stage is done again.") from None
+    return facts, tensors
 
 
 def z_star_file(folder: str | Path, graph: ItemGraph, config: Config) -> Path:
@@ -154,12 +214,39 @@ def z_star_file(folder: str | Path, graph: ItemGraph, config: Config) -> Path:
     return Path(folder) / f"z_star-{key:08x}.safetensors"
 
 
-def load_z_star(file: Path) -> Tensor | None:
-    """What was kept there, or None."""
-    return load_file(file)["z_star"] if file.is_file() else None
+def compensator_file(
+    folder: str | Path, model: DAE4Rec, train: Examples, validation: Examples, steps: int | None
+) -> Path:
+    """Where a compensator for S = steps, or a shared one, is kept: a name that changes with all that decides it."""
+    settings = {name: value for name, value in model.config.flat().items() if name not in ("epochs", "pair_tile")}
+    weights = model.state_dict().values()
+    key = checksum(settings, {"S": steps}, *weights, *tensors_in(train), *tensors_in(validation))
+    return Path(folder) / f"compensator-{key:08x}.safetensors"
 
 
-def save_z_star(z_star: Tensor, file: Path) -> None:
-    """Of several processes the first one writes."""
-    if world()[0] == 0:
-        write({"z_star": z_star.detach().cpu().contiguous()}, file)
+def tensors_in(examples: Examples) -> list[Tensor]:
+    """What a model sees of them."""
+    return [examples.history, examples.target, examples.seen]
+
+
+def begun(file: Path | None, part: str = "begun") -> Keeper:
+    """What keeps a stage on its way to `file`, a finished result."""
+    return KEEPS_NOTHING if file is None else Stage(file.with_name(f"{file.stem}-{part}.safetensors"), {})
+
+
+def load_finished(file: Path | None) -> dict[str, Tensor] | None:
+    """The finished result that was kept there, or None."""
+    if file is None or not file.exists():
+        return None
+    facts, tensors = read(file)
+    same_processes(facts, file)
+    return tensors
+
+
+def save_finished(tensors: dict[str, Tensor], file: Path | None) -> None:
+    """Keep a result; what led to it goes. Of several processes the first one writes."""
+    if file is None or world()[0] > 0:
+        return
+    write(tensors, file, {"processes": world()[1]})
+    for stage in file.parent.glob(f"{file.stem}-*.safetensors"):
+        stage.unlink()

@@ -37,6 +37,14 @@ def stream(seed: int, purpose: Purpose, *numbers: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of(seed, purpose, *numbers))
 
 
+def torch_stream(device: torch.device) -> torch.Generator:
+    """The stream of torch's own that dropout draws from on a device."""
+    if device.type == "cuda":
+        torch.cuda.init()  # the streams are made then
+        return torch.cuda.default_generators[device.index or 0]
+    return torch.default_generator
+
+
 @contextlib.contextmanager
 def weights_from(seed: int, purpose: Purpose) -> Iterator[None]:
     """Modules made inside draw their first weights from this stream; torch's own stream is left as it was."""

@@ -1,5 +1,6 @@
 """The whole training: graph -> Z* -> L = L_Diff + delta L_AIME with validation and early stopping -> compensator."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from dae4rec_core.data.dataset import (
     validation_sample,
 )
 from dae4rec_core.distributed import launch, sum_over_processes, world
-from dae4rec_core.events import Callback, Event, report
+from dae4rec_core.events import KEEPS_NOTHING, Callback, Event, Keeper, report
 from dae4rec_core.method.beyond import NEIGHBOUR_WINDOW, BeyondDAE4Rec, SharedCompensator, pretrain_counts
 from dae4rec_core.method.compensator import Compensator, compensator_loss
 from dae4rec_core.method.gae import pretrain_gae
@@ -27,11 +28,21 @@ from dae4rec_core.method.model import PAD, DAE4Rec
 from dae4rec_core.method.pairwise import similarity_loss
 from dae4rec_core.method.sampling import choose_tau, skip_step
 from dae4rec_core.method.variants import make_model
+from dae4rec_core.outputs import reserved
 from dae4rec_core.ranking import evaluate, mean_metrics
 from dae4rec_core.recommender import Recommender
 from dae4rec_core.retrieval import rank_by_blocks
-from dae4rec_core.state import EarlyStopping, RunState, load_z_star, save_z_star, z_star_file
-from dae4rec_core.streams import seed_of, stream, weights_from
+from dae4rec_core.state import (
+    EarlyStopping,
+    begun,
+    compensator_file,
+    diffusion_stage,
+    load_finished,
+    save_finished,
+    tensors_of,
+    z_star_file,
+)
+from dae4rec_core.streams import seed_of, stream, torch_stream, weights_from
 
 COMPENSATOR_EXAMPLES = 50_000  # each needs a pass through the whole sampler, so a large set is thinned
 
@@ -50,11 +61,13 @@ def fit(
 
     Only training interactions reach the graph, the losses and the compensator; validation answers choose the epoch;
     test answers are not read. Z* is pretrained where Eq. 10 needs it, unless `z_star` (|V|, d) is given. With `state`,
-    a folder, Z* and the diffusion stage are saved there, and a later call with the same arguments resumes them.
+    a folder, every stage is saved there at least once a minute and at its end, and a later call with the same arguments
+    goes on from it to the same bits, doing again nothing that is done; meanwhile no other run may use the folder.
     network: makes the model from |V| and the configuration; give a subclass of DAE4Rec to try a change of your own;
     none: `make_model`.
     Started by torchrun, all processes work on the one run. Reports stages "gae", "diffusion" and "compensator".
-    Raises ValueError when there is nothing to train on, or when the batch can't be shared evenly by the processes.
+    Raises ValueError when there is nothing to train on, when the batch can't be shared evenly by the processes, and
+    when the state is another run's, damaged, in use, or can't be written.
     """
     place, (_, processes) = launch(device).device, world()
     if config.train.batch_size % processes:
@@ -64,17 +77,18 @@ def fit(
         )
     train, validation = training_examples(dataset, split, config), validation_sample(dataset, split, config)
     graph = training_graph(dataset, split)
-    if z_star is None and config.diffusion.delta > 0 and config.diffusion.aime_target == "gae":
-        z_star = pretrained(graph, config, place, callbacks, state)
-    z_star = None if z_star is None else z_star.to(place)
-    with weights_from(config.train.seed, "model"):
-        model = (network or make_model)(dataset.n_items, config).to(place)
-    if isinstance(model, BeyondDAE4Rec) and config.beyond.neighbours:
-        sequences = split.training_sequences(dataset)
-        model.counts = transition_counts(sequences, dataset.n_items, NEIGHBOUR_WINDOW, symmetric=True)
-    train_diffusion(model, train, validation, graph, z_star, callbacks, state)
-    recommender = Recommender(model, dataset.item_ids, z_star)
-    train_compensator(recommender, train, validation, config.sampling_steps, callbacks)
+    with contextlib.nullcontext() if state is None else reserved(state):
+        if z_star is None and config.diffusion.delta > 0 and config.diffusion.aime_target == "gae":
+            z_star = pretrained(graph, config, place, callbacks, state)
+        z_star = None if z_star is None else z_star.to(place)
+        with weights_from(config.train.seed, "model"):
+            model = (network or make_model)(dataset.n_items, config).to(place)
+        if isinstance(model, BeyondDAE4Rec) and config.beyond.neighbours:
+            sequences = split.training_sequences(dataset)
+            model.counts = transition_counts(sequences, dataset.n_items, NEIGHBOUR_WINDOW, symmetric=True)
+        train_diffusion(model, train, validation, graph, z_star, callbacks, state)
+        recommender = Recommender(model, dataset.item_ids, z_star)
+        train_compensator(recommender, train, validation, config.sampling_steps, callbacks, state)
     return recommender
 
 
@@ -90,16 +104,16 @@ def pretrained(
     That is `pretrain_gae`, or `pretrain_counts` with config.beyond.similarity = "counts".
     """
     file = None if folder is None else z_star_file(folder, graph, config)
-    z_star = None if file is None else load_z_star(file)
-    if z_star is None:
-        if config.beyond.similarity == "counts":
-            if graph.counts is None:
-                raise ValueError("Config.similarity 'counts' needs a graph that knows them; use transition_graph.")
-            z_star = pretrain_counts(graph.counts, config, device, callbacks)
-        else:
-            z_star = pretrain_gae(graph, config, device, callbacks)
-        if file is not None:
-            save_z_star(z_star, file)
+    kept = load_finished(file)
+    if kept is not None:
+        return kept["z_star"].to(device)
+    if config.beyond.similarity == "counts":
+        if graph.counts is None:
+            raise ValueError("Config.similarity 'counts' needs a graph that knows them; use transition_graph.")
+        z_star = pretrain_counts(graph.counts, config, device, callbacks, begun(file))
+    else:
+        z_star = pretrain_gae(graph, config, device, callbacks, begun(file))
+    save_finished({"z_star": z_star.detach().cpu().contiguous()}, file)
     return z_star.to(device)
 
 
@@ -115,7 +129,8 @@ def train_diffusion(
     """Train E, the condition and the denoiser on L = L_Diff + delta L_AIME (Eq. 11); leaves the best epoch's weights.
 
     Validation ranks by f(x_T, T, h), the sampler at S = 1: the cheapest reading of the model. config.train.patience
-    epochs in a row without a better NDCG@10 end the training. Raises ValueError when the loss is no longer a number.
+    epochs in a row without a better NDCG@10 end the training. Raises ValueError when the loss is no longer a number,
+    or when the state has seen more epochs than the configuration asks for.
     """
     config, fabric, (rank, processes) = model.config, launch(model.device), world()
     settings, seed, delta = config.train, config.train.seed, config.diffusion.delta
@@ -129,36 +144,54 @@ def train_diffusion(
         fused=True,
     )
     stopping = EarlyStopping(settings.patience)
-    progress = RunState(state, model, optimizer, stopping, config, train, z_star)
+    pairs, noises, dropout = torch.Generator(), torch.Generator(), torch_stream(model.device)
+    sums = torch.zeros(2, device=model.device)  # L_Diff and L_AIME of the epoch so far
+    keeper = diffusion_stage(state, model, train, validation, graph, z_star)
+    done = keeper.resume(  # batches of an epoch that was begun
+        {"model": model, "adam": optimizer, "stopping": stopping, "pairs": pairs, "noises": noises},
+        {"dropout": dropout, "sums": sums},
+    )
+    if max(stopping.epoch, min(done, 1)) > settings.epochs:
+        raise ValueError(
+            f"The run saved in {state} has trained {max(1, stopping.epoch)} epochs, and Config.epochs is "
+            f"{settings.epochs}; ask for as many at least, or give another state folder."
+        )
     train = train.to(model.device)
     l_diff_of, optimizer = fabric.setup(model, optimizer)
 
     for epoch in range(stopping.epoch + 1, settings.epochs + 1):
         if stopping.stop:
             break
-        # every process draws the same order, noise and item pairs; dropout alone differs from one to the next
-        order, noises = stream(seed, "order", epoch), stream(seed, "noise", epoch)
-        torch.manual_seed(seed_of(seed, "dropout", epoch, rank))
+        order = stream(seed, "order", epoch)
+        todo = list(batches(lengths, settings.batch_size, order))
+        if done == 0:
+            # every process draws the same order, noise and item pairs; dropout alone differs from one to the next
+            pairs.set_state(order.get_state())
+            noises.manual_seed(seed_of(seed, "noise", epoch))
+            dropout.manual_seed(seed_of(seed, "dropout", epoch, rank))
+            sums.zero_()
         model.train()
-        l_diff_sum, l_aime_sum = torch.zeros(2, device=model.device)
-        for rows, length in batches(lengths, settings.batch_size, order):
+        for rows, length in todo[done:]:
             noise = model.draw_noise(len(rows), noises)
             mine, weight = share_of(len(rows), rank, processes)
             l_diff = weight * l_diff_of(*batch_of(train, rows[mine], length), noise.of(mine, model.device))
-            l_aime = l_aime_of(model, target, order)
+            l_aime = l_aime_of(model, target, pairs)
             optimizer.zero_grad(set_to_none=True)
             fabric.backward(total_loss(l_diff, l_aime, delta))
             optimizer.step()
-            l_diff_sum += l_diff.detach() * len(rows)
-            l_aime_sum += l_aime.detach() * len(rows)
-        sum_over_processes(l_diff_sum)
-        l_diff_mean, l_aime_mean = l_diff_sum.item() / processes / len(train), l_aime_sum.item() / len(train)
+            sums[0] += l_diff.detach() * len(rows)
+            sums[1] += l_aime.detach() * len(rows)
+            done += 1
+            keeper.save(done)
+        sum_over_processes(sums[0])
+        l_diff_mean, l_aime_mean = sums[0].item() / processes / len(train), sums[1].item() / len(train)
         if l_diff_mean != l_diff_mean:
             raise ValueError(f"The loss became NaN in epoch {epoch}; lower Config.lr or Config.delta and start again.")
         scorer = Recommender(model, []).scorer(1, compensate=False, seed=seed, purpose="judging")
         metrics = fabric.broadcast(evaluate(scorer, validation) if rank == 0 else {})
         stopping.keep(epoch, metrics["NDCG@10"], model)
-        progress.save()
+        done = 0
+        keeper.save(done, now=True)
         found = {
             "L_Diff": l_diff_mean,
             "L_AIME": l_aime_mean,
@@ -217,28 +250,38 @@ def train_compensator(
     validation: Examples,
     steps: int,
     callbacks: Sequence[Callback] = (),
+    state: str | Path | None = None,
 ) -> None:
     """Train c_phi for S = steps on Eq. 16, with everything else frozen, and hand it to the recommender.
 
     e^{tau_1} is sampled once for each training example (at most COMPENSATOR_EXAMPLES of them) by Eq. 15; the epoch with
     the best validation NDCG@10 is kept, judged on first noises that training didn't see. With compensator_epochs = 0
-    none is made. Where the configuration asks for a shared one, that is trained, whatever S is.
+    none is made. Where the configuration asks for a shared one, that is trained, whatever S is. state: a folder that
+    keeps it, and what leads to it.
     """
     model, settings, seed = recommender.model, recommender.model.config.train, recommender.model.config.train.seed
     if settings.compensator_epochs == 0:
         return
     shared = model.config.beyond.compensator == "shared"
-    order = stream(seed, "compensator", 0 if shared else steps)
-    if len(train) > COMPENSATOR_EXAMPLES:
-        train = train.select(torch.randperm(len(train), generator=order)[:COMPENSATOR_EXAMPLES])
-    if shared:
-        learning, judging = own_answers(model, train), own_answers(model, validation)
-    else:
-        learning = sample_e_tau1(model, train, steps, stream(seed, "compensator noise", steps))
-        judging = sample_e_tau1(model, validation, steps, stream(seed, "judging"))
+    file = None if state is None else compensator_file(state, model, train, validation, None if shared else steps)
     with weights_from(seed, "compensator"):
         compensator = (SharedCompensator if shared else Compensator)(model.config.model).to(model.device)
-    learn_last_step(model, compensator, learning, judging, train, validation, order, callbacks)
+    kept = load_finished(file)
+    if kept is not None:
+        compensator.load_state_dict(kept)
+        compensator.eval()
+    else:
+        order = stream(seed, "compensator", 0 if shared else steps)
+        if len(train) > COMPENSATOR_EXAMPLES:
+            train = train.select(torch.randperm(len(train), generator=order)[:COMPENSATOR_EXAMPLES])
+        if shared:
+            learning, judging = own_answers(model, train), own_answers(model, validation)
+        else:
+            noises = stream(seed, "compensator noise", steps), stream(seed, "judging")
+            learning = sample_e_tau1(model, train, steps, noises[0], keeper=begun(file, "learning"))
+            judging = sample_e_tau1(model, validation, steps, noises[1], keeper=begun(file, "judging"))
+        learn_last_step(model, compensator, learning, judging, train, validation, order, callbacks, begun(file))
+        save_finished(tensors_of(compensator), file)
     if isinstance(compensator, SharedCompensator):
         recommender.shared = compensator
     else:
@@ -254,6 +297,7 @@ def learn_last_step(
     validation: Examples,
     order: torch.Generator,
     callbacks: Sequence[Callback] = (),
+    keeper: Keeper = KEEPS_NOTHING,
 ) -> None:
     """Train a compensator on Eq. 16 with the model frozen; leaves the weights of the best epoch by validation NDCG@10.
 
@@ -268,8 +312,10 @@ def learn_last_step(
     torch.manual_seed(seed_of(settings.seed, "dropout"))
     if isinstance(compensator, SharedCompensator):
         stopping.keep(0, judge_compensator(model, compensator, *judging, validation)["NDCG@10"], compensator)
+    parts = {"compensator": compensator, "adam": optimizer, "stopping": stopping, "order": order}
+    done = keeper.resume({**parts, "dropout": torch_stream(device)})
 
-    for epoch in range(1, settings.compensator_epochs + 1):
+    for epoch in range(done + 1, settings.compensator_epochs + 1):
         compensator.train()
         total = torch.zeros((), device=device)
         for rows in torch.randperm(len(train), generator=order).to(device).split(settings.batch_size):
@@ -281,6 +327,7 @@ def learn_last_step(
             total += loss.detach() * len(rows)
         metrics = judge_compensator(model, compensator, *judging, validation)
         stopping.keep(epoch, metrics["NDCG@10"], compensator)
+        keeper.save(epoch)
         found = {"L_Com": total.item() / len(train), "HR@10": metrics["HR@10"], "NDCG@10": metrics["NDCG@10"]}
         report(callbacks, Event("compensator", epoch, settings.compensator_epochs, found))
     stopping.restore(compensator)
@@ -323,7 +370,12 @@ def own_answers(model: DAE4Rec, examples: Examples, batch_size: int = 2048) -> t
 
 @torch.no_grad()
 def sample_e_tau1(
-    model: DAE4Rec, examples: Examples, steps: int, generator: torch.Generator, batch_size: int = 2048
+    model: DAE4Rec,
+    examples: Examples,
+    steps: int,
+    generator: torch.Generator,
+    batch_size: int = 2048,
+    keeper: Keeper = KEEPS_NOTHING,
 ) -> tuple[Tensor, Tensor]:
     """e^{tau_1} of Eq. 15 from fresh noise, and h, for every example: two (N, d) tensors on the model's device.
 
@@ -334,10 +386,13 @@ def sample_e_tau1(
     e_tau1 = torch.zeros(len(examples), model.config.model.dim, device=model.device)
     h = torch.zeros_like(e_tau1)
     rank, processes = world()
-    for number, rows in enumerate(torch.arange(len(examples)).split(batch_size)):
+    done = keeper.resume({"noise": generator}, {"e_tau1": e_tau1, "h": h})
+    for number, rows in list(enumerate(torch.arange(len(examples)).split(batch_size)))[done:]:
         x_T = torch.randn(len(rows), model.config.model.dim, generator=generator)
         if number % processes == rank:
             h[rows] = model.condition(examples.history[rows].to(model.device))
             e_tau1[rows] = skip_step(model.predictor(h[rows]), x_T.to(h), h[rows], model.alpha_bar, tau)[0]
+        if (number + 1) % processes == 0:  # everybody has done one more
+            keeper.save(number + 1)
     sum_over_processes(e_tau1, h)
     return e_tau1, h

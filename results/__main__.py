@@ -1,13 +1,16 @@
 """Studies, each a word behind `python -m results`: they make what the notebooks read. `make results` does all."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import torch
 
+from dae4rec_core.commands import end_well
 from results import clouds, conformal, grid, maps, search, similarity, tables, understand
 from results.plan import PREDICTED, units
 
@@ -32,6 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--method", nargs="+", help="only these methods, by name")
     parser.add_argument("--seed", type=int, nargs="+", default=grid.SEEDS, help="only these seeds (default: 0 1 2)")
     options = parser.parse_args(arguments)
+    return end_well("results", lambda: make(options))
+
+
+def make(options: argparse.Namespace) -> None:
+    """All that was asked for. Raises FileNotFoundError where a data set is missing."""
     folder = Path(options.data)
     todo = [
         unit
@@ -47,32 +55,27 @@ def main(arguments: list[str] | None = None) -> int:
     needed |= {data for data, _ in search.SETS} if "search" in options.what else set()
     for what in set(options.what) & set(WRITERS):
         needed |= WRITERS[what][1] - {"town"}
-    try:
-        missing = sorted(name for name in needed if not (folder / name).is_dir())
-        if missing:
-            raise FileNotFoundError(
-                f"{folder} lacks {', '.join(missing)}; make them with `python -m dae4rec_core data NAME --out "
-                f"{folder}/NAME`, or name another folder with --data."
-            )
-        if "search" in options.what:
-            chosen = options.method or list(search.METHODS)
-            in_parallel(options.workers, search.search, [(name, folder) for name in chosen])
-        if "run" in options.what:
-            print(f"{len(todo)} of {len(units())} runs to go", flush=True)
-            in_parallel(options.workers, run_and_tell, [(unit, folder) for unit in todo])
-        for what, (write, _) in WRITERS.items():
-            if what in options.what:
-                write(folder)
-        if "tables" in options.what:
-            grid.ceiling().to_csv(grid.FOLDER / "ceiling.csv", index=False, float_format="%.5g", encoding="utf-8")
-            runs = tables.gather()
-            tables.write_text(runs)
-            found = tables.better_than(runs)
-            print(f"{grid.RUNS}, {tables.BETTER} written; {len(found)} comparisons.")
-    except (FileNotFoundError, ValueError) as error:
-        print(f"results: {error}", file=sys.stderr)
-        return 2
-    return 0
+    missing = sorted(name for name in needed if not (folder / name).is_dir())
+    if missing:
+        raise FileNotFoundError(
+            f"{folder} lacks {', '.join(missing)}; make them with `python -m dae4rec_core data NAME --out "
+            f"{folder}/NAME`, or name another folder with --data."
+        )
+    if "search" in options.what:
+        chosen = options.method or list(search.METHODS)
+        in_parallel(options.workers, search.search, [(name, folder) for name in chosen])
+    if "run" in options.what:
+        print(f"{len(todo)} of {len(units())} runs to go", flush=True)
+        in_parallel(options.workers, run_and_tell, [(unit, folder) for unit in todo])
+    for what, (write, _) in WRITERS.items():
+        if what in options.what:
+            write(folder)
+    if "tables" in options.what:
+        grid.ceiling().to_csv(grid.FOLDER / "ceiling.csv", index=False, float_format="%.5g", encoding="utf-8")
+        runs = tables.gather()
+        tables.write_text(runs)
+        found = tables.better_than(runs)
+        print(f"{grid.RUNS}, {tables.BETTER} written; {len(found)} comparisons.")
 
 
 def run_and_tell(unit: grid.Unit, folder: Path) -> None:
@@ -86,9 +89,23 @@ def run_and_tell(unit: grid.Unit, folder: Path) -> None:
 
 def in_parallel(workers: int, function: Callable[..., object], calls: list[tuple]) -> None:
     """All calls in `workers` processes of one thread each: two threads in one small run mostly wait for each other."""
-    with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for future in [pool.submit(function, *call) for call in calls]:
-            future.result()
+    with ProcessPoolExecutor(workers, initializer=as_worker) as pool:
+        futures = [pool.submit(function, *call) for call in calls]
+        try:
+            for future in futures:
+                future.result()
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        except BrokenProcessPool:
+            raise ValueError(
+                "A worker was killed, most often for want of memory; the same command goes on, with fewer --workers."
+            ) from None
+
+
+def as_worker() -> None:
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends workers without a word; the parent has the one sentence
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from dae4rec_core.data.town import write_town
 from dae4rec_core.experiments.baselines import baselines
 from dae4rec_core.experiments.evaluation import PARTS, ceiling_rows, train_compensators
 from dae4rec_core.method.model import Query
+from dae4rec_core.outputs import replacing, reserved
 from dae4rec_core.ranking import QueryScorer, Scorer, mean_metrics, ranks
 from dae4rec_core.recommender import Recommender
 from dae4rec_core.training import fit, pretrained
@@ -173,17 +174,19 @@ def fill(
     """Write the rows of every unit that the tables lack under these rules, each unit as soon as it is measured.
 
     names: of the columns that tell a unit's rows. measure: of a unit's parts, gives the rows of each of `paths`. The
-    last path is written last, so what it holds is whole.
+    last path is written last, so what it holds is whole, and it is locked: two runs would lose each other's rows.
     """
-    for unit in units:
-        tables = [read_csv(path) if path.is_file() else pd.DataFrame(columns=[*names, "rules"]) for path in paths]
-        same = [(table[list(names)] == list(unit)).all(axis=1) for table in tables]
-        if (same[-1] & (tables[-1]["rules"] == RULES)).any():
-            continue
-        for path, table, old, rows in zip(paths, tables, same, measure(*unit), strict=True):
-            new = pd.DataFrame([dict(zip(names, unit, strict=True)) | row | {"rules": RULES} for row in rows])
-            kept = [part for part in (table[~old], new) if len(part)]
-            pd.concat(kept).to_csv(path, index=False, float_format="%.4g", encoding="utf-8")
+    with reserved(paths[-1].parent, paths[-1].name):
+        for unit in units:
+            tables = [read_csv(path) if path.is_file() else pd.DataFrame(columns=[*names, "rules"]) for path in paths]
+            same = [(table[list(names)] == list(unit)).all(axis=1) for table in tables]
+            if (same[-1] & (tables[-1]["rules"] == RULES)).any():
+                continue
+            for path, table, old, rows in zip(paths, tables, same, measure(*unit), strict=True):
+                new = pd.DataFrame([dict(zip(names, unit, strict=True)) | row | {"rules": RULES} for row in rows])
+                kept = [part for part in (table[~old], new) if len(part)]
+                with replacing(path) as draft:
+                    pd.concat(kept).to_csv(draft, index=False, float_format="%.4g", encoding="utf-8")
 
 
 def newest(rows: pd.DataFrame) -> pd.DataFrame:
@@ -218,10 +221,11 @@ def run(unit: Unit, folder: Path, epochs: int | None = None) -> pd.DataFrame:
     for reading in readings:
         counts[f"{reading.variant}|{reading.part}|better"] = reading.better.int().numpy()
         counts[f"{reading.variant}|{reading.part}|tied"] = reading.tied.int().numpy()
-    CACHE.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(CACHE / f"{unit.key}.npz", **counts)
+    with replacing(CACHE / f"{unit.key}.npz") as draft, open(draft, "wb") as file:
+        np.savez_compressed(file, **counts)
     # last, since it marks the unit as done
-    table.to_csv(CACHE / f"{unit.key}.csv", index=False, float_format="%.6g", encoding="utf-8")
+    with replacing(CACHE / f"{unit.key}.csv") as draft:
+        table.to_csv(draft, index=False, float_format="%.6g", encoding="utf-8")
     return table
 
 

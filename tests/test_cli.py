@@ -2,6 +2,11 @@
 
 import argparse
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pandas as pd
 import pytest
@@ -14,6 +19,7 @@ from dae4rec_core.__main__ import add_config_options, build_parser, config_of, m
 from dae4rec_core.config import PRESETS, Config
 from dae4rec_core.data.dataset import prepare
 from dae4rec_core.data.sources import SOURCES
+from dae4rec_core.outputs import reserved
 from dae4rec_core.ranking import METRICS
 
 COMMANDS = ["run", "fit", "evaluate", "recommend", "sweep", "artifacts", "town"]
@@ -30,7 +36,7 @@ def header_of(folder) -> dict:
 
 def saved_epoch(out) -> int:
     with safe_open(out / "state" / "state.safetensors", "pt") as file:
-        return json.loads(file.metadata()["facts"])["epoch"]
+        return int(file.get_tensor("stopping/numbers")[0])
 
 
 def lines_of(text: str) -> list[str]:
@@ -423,3 +429,77 @@ def test_fit_into_a_folder_of_another_run(place, ring_frame, tmp_path, refuses, 
         assert main(["fit", "--data", f"{folder}/{data}", "--out", str(out), *TINY, *more]) == 2
         last = capfd.readouterr().err.splitlines()[-1]
         assert last.startswith("dae4rec: The run saved in") and str(out) in last
+
+
+# what ends a command early
+
+
+def command(*arguments, **options) -> subprocess.Popen:
+    """A command in a process of its own."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    return subprocess.Popen([sys.executable, "-m", "dae4rec_core", *map(str, arguments)], text=True, **pipes)
+
+
+def told(process: subprocess.Popen) -> list[str]:
+    """Its lines on stderr that aren't a progress bar, when it has ended."""
+    lines = process.communicate(timeout=120)[1].splitlines()
+    return [line for line in lines if line and "it/s" not in line and "s/it" not in line]
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_run_in_one_sentence_and_the_state_goes_on(place, tmp_path):
+    data, long = ["--data", place / "ring.csv", "--out", tmp_path / "m", *TINY], ["--epochs", "9999", "--patience"]
+    process = command("fit", *data, *long, "9999")
+    while not (tmp_path / "m" / "state" / "state.safetensors").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    lines = told(process)
+    assert process.returncode == 130 and lines[-1].startswith("dae4rec: Stopped; ") and "Traceback" not in str(lines)
+    assert saved_epoch(tmp_path / "m") > 0
+    assert [path for path in tmp_path.rglob("*") if path.suffix in (".new", ".lock")] == []
+
+
+@pytest.mark.slow
+def test_a_closed_pipe_is_one_sentence(place):
+    read, write = os.pipe()
+    os.close(read)
+    process = command("evaluate", "--checkpoint", place / "model", "--data", place / "ring.csv", stdout=write)
+    os.close(write)
+    [line] = told(process)
+    assert process.returncode == 141 and line.startswith("dae4rec: Nobody reads the output")
+
+
+@pytest.mark.slow
+def test_a_locale_without_utf_8(ring_frame, tmp_path):
+    data = tmp_path / "caf\u00e9" / "r\u00efng.csv"
+    data.parent.mkdir()
+    ring_frame.replace("i03", "\u00e9clair").to_csv(data, index=False, encoding="utf-8")
+    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"}
+    process = command("fit", "--data", data, "--out", tmp_path / "m", *TINY, env=env)
+    assert told(process) == [] and process.returncode == 0
+    assert header_of(tmp_path / "m")["facts"] == {"data": "r\u00efng"}
+    assert "\u00e9clair" in checkpoint.load(tmp_path / "m", "cpu").item_ids
+    process = command("recommend", "--checkpoint", tmp_path / "m", "--history", "i04", "-k", "30", env=env)
+    assert "\\xe9clair" in process.communicate(timeout=120)[0] and process.returncode == 0
+
+
+def test_an_out_that_cant_be_written_is_found_before_the_work(place, tmp_path, capfd):
+    (tmp_path / "file").touch()
+    for name, out in (("fit", "file"), ("run", "file/deep"), ("sweep", "."), ("artifacts", "file")):
+        more = [] if name == "artifacts" else TINY
+        assert main([name, "--data", f"{place}/ring.csv", "--out", str(tmp_path / out), *more]) == 2
+        *bars, last = capfd.readouterr().err.splitlines()
+        assert bars == [] and last.startswith(f"dae4rec: {tmp_path}") and last.endswith(".")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_two_runs_into_one_folder(place, tmp_path, capfd):
+    arguments = ["fit", "--data", f"{place}/ring.csv", "--out", f"{tmp_path}/m", *TINY]
+    with reserved(tmp_path / "m"):
+        assert main(arguments) == 2
+        assert "Another run is writing" in capfd.readouterr().err
+    assert not (tmp_path / "m").exists()
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / ".lock").touch()  # left by a process that was killed
+    assert main(arguments) == 0 and not (tmp_path / "m" / ".lock").exists()

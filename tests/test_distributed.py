@@ -4,9 +4,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 import torch
+from safetensors.torch import load
 
 from dae4rec_core import checkpoint
 from dae4rec_core.data.dataset import held_out, training_examples
@@ -39,20 +42,27 @@ for name, values in json.loads(sys.argv[3]):  # runs, one after the other
 """
 
 
-def run_two(arguments):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
+def start(arguments, processes=2):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    pipe = subprocess.PIPE
+    return subprocess.Popen([*launcher, *arguments], stdout=pipe, stderr=pipe, text=True, env=environment)
 
 
-def fit_with_two(tmp_path, data, runs):
-    """What both processes saw of each of the runs, (folder, configuration)."""
+def run_two(arguments, processes=2):
+    process = start(arguments, processes)
+    out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def fit_with(tmp_path, data, runs, processes=2):
+    """What the processes saw of each of the runs, (folder, configuration)."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     configs = json.dumps([(name, config.to_dict()) for name, config in runs])
-    found = run_two([str(script), str(data), str(tmp_path), configs])
+    found = run_two([str(script), str(data), str(tmp_path), configs], processes)
     assert found.returncode == 0, found.stderr[-3000:]
-    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(processes)]
     return list(zip(*ranks, strict=True))
 
 
@@ -74,7 +84,7 @@ def together(runs, ring_frame, tmp_path_factory):
     """The folder with ring.csv and a checkpoint of each run, and what both processes saw of it."""
     folder = tmp_path_factory.mktemp("two")
     ring_frame.to_csv(folder / "ring.csv", index=False)
-    return folder, dict(zip(runs, fit_with_two(folder, folder / "ring.csv", runs.items()), strict=True))
+    return folder, dict(zip(runs, fit_with(folder, folder / "ring.csv", runs.items()), strict=True))
 
 
 @pytest.mark.slow
@@ -103,7 +113,7 @@ def test_two_processes_follow_the_loss_curve_of_one(together, runs, ring, name):
 def test_a_run_of_two_that_was_stopped_is_resumed(together, runs):
     """One epoch, then in new processes the same command with three: as if it had never stopped, Z* included."""
     folder, found = together
-    [(resumed, other)] = fit_with_two(folder, folder / "ring.csv", [("stopped", runs["exact"])])
+    [(resumed, other)] = fit_with(folder, folder / "ring.csv", [("stopped", runs["exact"])])
     first, whole = found["stopped"][0], found["exact"][0]
     assert resumed["digest"] == other["digest"]
     assert resumed["digest"] == pytest.approx(whole["digest"], rel=1e-6)
@@ -124,6 +134,89 @@ def test_a_batch_that_the_processes_cant_share_is_refused(tmp_path, ring_csv):
     assert len(sentences) == 1
     assert "batch of 33" in sentences[0] and "2 processes" in sentences[0]
     assert not out.exists()
+
+
+@pytest.mark.slow
+def test_a_run_of_three_is_resumed_to_the_bit(tmp_path, ring_csv, tiny):
+    """Their sums depend on an order, which is kept."""
+    whole = tiny.replace(epochs=3, batch_size=63, dropout=0.2)
+    runs = [("whole", whole), ("stopped", whole.replace(epochs=1))]
+    fit_with(tmp_path, ring_csv, runs, 3)
+    fit_with(tmp_path, ring_csv, [("stopped", whole)], 3)
+    one, other = ((tmp_path / name / checkpoint.FILE).read_bytes() for name in ("whole", "stopped"))
+    one, other = (load(found) for found in (one, other))
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+@pytest.mark.slow
+def test_processes_end_with_their_launcher(tmp_path, ring_csv):
+    small = [
+        "--k-core",
+        "2",
+        "--gae-steps",
+        "5",
+        "--dim",
+        "8",
+        "--hidden",
+        "8",
+        "--epochs",
+        "99999",
+        "--patience",
+        "99999",
+    ]
+    launcher = start(["-m", "dae4rec_core", "fit", "--data", str(ring_csv), "--out", str(tmp_path / "m"), *small])
+    while not (tmp_path / "m" / "state" / "state.safetensors").exists():
+        assert launcher.poll() is None
+        time.sleep(0.1)
+    workers = psutil.Process(launcher.pid).children()
+    launcher.kill()
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert len(workers) == 2 and alive == []
+
+
+@pytest.mark.slow
+def test_a_process_that_stands_still_ends_the_run(tmp_path, ring_csv):
+    """After PATIENCE, here 5 seconds."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom datetime import timedelta\nfrom dae4rec_core import distributed\n"
+        "from dae4rec_core.__main__ import main\n"
+        "distributed.PATIENCE = timedelta(seconds=5)\nsys.exit(main())\n"
+    )
+    small = "--k-core 2 --gae-steps 5 --dim 8 --hidden 8 --epochs 99999 --patience 99999".split()
+    launcher = start([str(script), "fit", "--data", str(ring_csv), "--out", str(tmp_path / "m"), *small])
+    while not (tmp_path / "m" / "state" / "state.safetensors").exists():
+        assert launcher.poll() is None
+        time.sleep(0.1)
+    workers = psutil.Process(launcher.pid).children()
+    later = next(worker for worker in workers if worker.environ()["RANK"] == "1")
+    later.suspend()
+    try:
+        _, err = launcher.communicate(timeout=90)
+    finally:
+        for worker in workers:
+            if worker.is_running():
+                worker.kill()
+    assert launcher.returncode != 0
+    assert "dae4rec: This process ended beside others" in err
+
+
+@pytest.mark.slow
+def test_an_error_of_a_later_process_is_seen(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, sys, time\n"
+        "from dae4rec_core import __main__ as command\n"
+        "def fail(options):\n"
+        "    if os.environ['RANK'] == '1':\n"
+        "        raise ValueError('The disk of this machine lacks the data.')\n"
+        "    time.sleep(60)\n"
+        "command.town_command = fail\n"
+        "sys.exit(command.main(['town', '--out', 'nowhere']))\n"
+    )
+    found = run_two([str(script)])
+    assert found.returncode != 0
+    assert "dae4rec, process 1: The disk of this machine lacks the data.\n" in found.stderr
 
 
 def test_alone_there_is_one_process_and_nothing_to_sum(ring, trained, tiny):

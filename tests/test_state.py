@@ -1,19 +1,24 @@
 """Which epoch is kept, and what a stopped run goes on from. Oracles: the whole list of values, an unbroken run."""
 
+import errno
 import json
+import os
+import random
 from pathlib import Path
 
+import kills
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from dae4rec_core import checkpoint, state
 from dae4rec_core.data.dataset import Examples
 from dae4rec_core.events import History
 from dae4rec_core.method.gae import pretrain_gae
 from dae4rec_core.method.graph import ItemGraph
-from dae4rec_core.state import EarlyStopping, RunState, load_z_star, save_z_star, z_star_file
+from dae4rec_core.state import EarlyStopping, begun, diffusion_stage, load_finished, save_finished, z_star_file
 from dae4rec_core.training import fit, pretrained, training_graph
 
 # early stopping
@@ -64,17 +69,31 @@ def examples(seed: int = 0) -> Examples:
     return Examples(history, target.squeeze(1), torch.arange(20))
 
 
+def graph_of(n_items: int = 9) -> ItemGraph:
+    return ItemGraph(n_items, np.array([[0, 1], [1, 2]]))
+
+
+class Small(nn.Linear):
+    """Stands for a model: 3 numbers in, 2 out."""
+
+    def __init__(self, config, n_items):
+        super().__init__(3, 2)
+        self.config, self.n_items = config, n_items
+
+
 class Run:
     """A few steps of Adam on a small regression, with a state in `folder`."""
 
-    def __init__(self, folder, config, train=None):
-        self.model = nn.Linear(3, 2)
+    def __init__(self, folder, config, train=None, validation=None, n_items=9):
+        self.model = Small(config, n_items)
         self.train = examples() if train is None else train
         self.optimizer = torch.optim.Adam(
             [{"params": [self.model.weight], "lr": 0.1}, {"params": [self.model.bias], "lr": 0.01}]
         )
         self.stopping = EarlyStopping(3)
-        self.state = RunState(folder, self.model, self.optimizer, self.stopping, config, self.train)
+        validation = examples(2) if validation is None else validation
+        self.keeper = diffusion_stage(folder, self.model, self.train, validation, graph_of(n_items), None)
+        self.keeper.resume({"model": self.model, "adam": self.optimizer, "stopping": self.stopping})
 
     def go(self, last: int) -> "Run":
         for epoch in range(self.stopping.epoch + 1, last + 1):
@@ -83,7 +102,7 @@ class Run:
             loss.backward()
             self.optimizer.step()
             self.stopping.keep(epoch, [0.1, 0.5, 0.2, 0.3, 0.1, 0.9][epoch - 1], self.model)
-            self.state.save()
+            self.keeper.save(0, now=True)
         return self
 
     def everything(self) -> tuple:
@@ -140,7 +159,8 @@ def test_a_state_of_another_run_is_refused(tmp_path, tiny, one_sentence):
     for change in ({"lr": 0.5}, {"seed": 1}, {"patience": 9}, {"repeats": "first_visits"}):
         text = one_sentence(lambda: Run(tmp_path, tiny.replace(**change)), *words, "another configuration")
         assert "data" not in text.replace(str(tmp_path), "")
-    one_sentence(lambda: Run(tmp_path, tiny, examples(1)), *words, "other data")
+    for other in ({"train": examples(1)}, {"validation": examples(1)}, {"n_items": 10}):
+        one_sentence(lambda: Run(tmp_path, tiny, **other), *words, "other data")
 
 
 def test_a_state_of_another_version_is_refused(tmp_path, tiny, one_sentence):
@@ -152,11 +172,15 @@ def test_a_state_of_another_version_is_refused(tmp_path, tiny, one_sentence):
 # Z*
 
 
-def test_z_star_comes_back_to_the_bit(tmp_path):
+def test_a_finished_result_comes_back_to_the_bit_and_what_led_to_it_goes(tmp_path):
     z_star, file = torch.randn(5, 3), tmp_path / "deep" / "z_star-1.safetensors"
-    assert load_z_star(file) is None
-    save_z_star(z_star, file)
-    assert torch.equal(load_z_star(file), z_star)
+    assert load_finished(file) is None
+    keeper = begun(file)
+    keeper.resume({"z": z_star})
+    keeper.save(1, now=True)
+    save_finished({"z_star": z_star}, file)
+    assert torch.equal(load_finished(file)["z_star"], z_star)
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
 @pytest.mark.parametrize(
@@ -210,3 +234,92 @@ def test_another_z_star_is_refused_and_what_follows_the_diffusion_stage_may_chan
     log = History()
     fit(*ring, tiny.replace(compensator_epochs=0, pair_tile=7), "cpu", [log], state=tmp_path, z_star=z_star)
     assert log.events == []  # nothing was trained again
+
+
+# what can be wrong with a state, and with its disk
+
+
+@pytest.fixture(scope="module")
+def kept(ring, tiny, tmp_path_factory):
+    """The state folder of a finished run."""
+    folder = tmp_path_factory.mktemp("kept")
+    fit(*ring, tiny, "cpu", state=folder)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("stage", ["z_star", "state", "compensator"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "folder", "header", *range(5)])
+def test_a_damaged_state_is_one_sentence(ring, tiny, kept, tmp_path, one_sentence, stage, damage):
+    for name, content in kept.items():
+        path = tmp_path / name
+        if name.startswith(stage):
+            rng = np.random.default_rng(damage) if isinstance(damage, int) else None
+            flipped = bytearray(content)
+            if rng:  # one bit, anywhere
+                flipped[rng.integers(len(flipped))] ^= 1 << rng.integers(8)
+            texts = {"cut": content[:-100], "empty": b"", "text": b"epoch 3\n" * 9, "header": content[:200]}
+            if damage == "folder":
+                path.mkdir()
+                continue
+            content = bytes(flipped) if rng else texts[damage]
+        path.write_bytes(content)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    one_sentence(lambda: fit(*ring, tiny, "cpu", state=tmp_path), str(tmp_path), stage)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def test_fewer_epochs_than_the_state_has_seen(ring, tiny, tmp_path, one_sentence):
+    fit(*ring, tiny.replace(epochs=3, patience=9), "cpu", state=tmp_path)
+    fewer = tiny.replace(epochs=2, patience=9)
+    one_sentence(lambda: fit(*ring, fewer, "cpu", state=tmp_path), str(tmp_path), "3 epochs", "Config.epochs is 2")
+
+
+def test_a_state_of_other_processes_is_refused(ring, tiny, tmp_path, one_sentence, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "world", lambda: (0, 2))
+        save_finished({"z_star": torch.ones(2)}, tmp_path / "z_star-1.safetensors")
+        Run(tmp_path, tiny).go(1)
+    one_sentence(lambda: load_finished(tmp_path / "z_star-1.safetensors"), "2 processes", "this one has 1")
+    one_sentence(lambda: Run(tmp_path, tiny), "2 processes", "this one has 1", "another state folder")
+
+
+def test_a_full_disk_leaves_the_old_state(tmp_path, tiny, one_sentence, monkeypatch):
+    expected = Run(tmp_path, tiny).go(2).everything()
+
+    def full(_, file, **__):
+        Path(file).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "save_file", full)
+        one_sentence(lambda: Run(tmp_path, tiny).go(3), str(tmp_path), "No space left", "as it was")
+    assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
+    assert Run(tmp_path, tiny).everything() == expected
+
+
+def test_what_a_killed_writer_left_is_removed_and_a_living_ones_is_not(tmp_path, tiny):
+    dead = tmp_path / "state.safetensors.999999999.new"
+    living = tmp_path / f"state.safetensors.{os.getppid()}.new"
+    for path in (dead, living):
+        path.write_bytes(b"half")
+    Run(tmp_path, tiny).go(1)
+    assert not dead.exists() and living.exists()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.02])
+def test_killed_anywhere_a_run_ends_in_the_same_bytes(ring, tiny, tmp_path, seconds):
+    """`python tests/kills.py 60` does it for longer."""
+    arguments = (*ring, tiny.replace(dropout=0.2, batch_size=32))
+    assert kills.once(arguments, tmp_path, None, tmp_path / "seen")
+    found, killed, _ = kills.until_done(arguments, tmp_path / "killed", random.Random(3), seconds, most=5)
+    assert found == (tmp_path / checkpoint.FILE).read_bytes()
+    assert sum(killed.values()) > 1
+
+
+@pytest.mark.parametrize("place", ["gae", "diffusion", "sampling", "compensator"])
+def test_no_step_is_done_twice_where_each_is_kept(ring, tiny, tmp_path, place):
+    arguments = (*ring, tiny.replace(dropout=0.2, batch_size=32))
+    assert not kills.once(arguments, tmp_path, (place, 2, 0.0), tmp_path / "seen")
+    assert kills.once(arguments, tmp_path, None, tmp_path / "seen")
+    seen = (tmp_path / "seen").read_text().splitlines()
+    assert len(seen) == len(set(seen)) == 20 + 2 + 2

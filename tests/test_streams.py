@@ -107,7 +107,7 @@ def _watched_fit(ring, config, monkeypatch) -> Drawn:
         drawn.noise["x_T"].append(noise.x_T)
         return noise
 
-    def spy_sample(*arguments):
+    def spy_sample(*arguments, **options):
         use = uses.pop(0)
 
         def spy_step(f, x_T, *more):
@@ -116,7 +116,7 @@ def _watched_fit(ring, config, monkeypatch) -> Drawn:
 
         with monkeypatch.context() as during:
             during.setattr(training, "skip_step", spy_step)
-            return sample_e_tau1(*arguments)
+            return sample_e_tau1(*arguments, **options)
 
     now = ["judged"]  # while training, a recommender's sampler judges
 

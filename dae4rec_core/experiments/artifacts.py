@@ -15,6 +15,7 @@
     overview.png       the series in three pictures, for the README (drawn by `views.plots`)
 """
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,10 +38,12 @@ from dae4rec_core.experiments.evaluation import (
     train_compensators,
 )
 from dae4rec_core.experiments.solvers import reference_rows, solver_rows
+from dae4rec_core.outputs import reserved
 from dae4rec_core.recommender import Recommender
 from dae4rec_core.training import fit
 
 ARTIFACTS = Path("data/artifacts")
+UNFINISHED = ".unfinished"
 SEEDS = (0, 1, 2)
 DELTAS = (0.0, 0.01, 0.1, 1.0, 10.0, 100.0)
 
@@ -59,14 +62,38 @@ def make_artifacts(
 ) -> Path:
     """Write all artifacts of one data set but the picture under out/<name>; about 30 minutes on one core for the town.
 
+    They are made in a folder inside it and put in place together at the end, so that artifacts never mix two runs.
     Returns the folder. `config` is for tests with tiny settings.
     """
     config = config or Config()
-    default, steps = config.diffusion.delta, sampling_steps(config.diffusion.timesteps)
     dataset, split = prepare(data, config)
     folder = Path(out) / dataset.name
-    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / UNFINISHED
+    with reserved(folder):
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was stopped
+        unfinished.mkdir()
+        try:
+            _make(data, dataset, split, config, unfinished, device, callbacks)
+            for file in sorted(path for path in unfinished.rglob("*") if path.is_file()):
+                place = folder / file.relative_to(unfinished)
+                place.parent.mkdir(exist_ok=True)
+                file.replace(place)
+        finally:
+            shutil.rmtree(unfinished)
+    return folder
 
+
+def _make(
+    data: str | Path,
+    dataset: Dataset,
+    split: Split,
+    config: Config,
+    folder: Path,
+    device: str | torch.device,
+    callbacks: Sequence[Callback],
+) -> None:
+    """Write all of them to `folder`."""
+    default, steps = config.diffusion.delta, sampling_steps(config.diffusion.timesteps)
     settings = [(delta, seed) for seed in SEEDS for delta in (DELTAS if seed == SEEDS[0] else (0.0, default))]
     baseline = [*baseline_rows(dataset, split, config), *ceiling_rows(data, dataset, split, config)]
     steps_rows, delta_rows, curves, embeddings = list(baseline), list(baseline), [], {}
@@ -96,7 +123,6 @@ def make_artifacts(
     save_file(embeddings, folder / "embeddings.safetensors")
     write_posterior(dataset, split, config, folder, device, callbacks)
     write_times(dataset, split, folder)
-    return folder
 
 
 def write_posterior(

@@ -15,7 +15,7 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from dae4rec_core.config import Config, ModelConfig
-from dae4rec_core.events import Callback, Event, report
+from dae4rec_core.events import KEEPS_NOTHING, Callback, Event, Keeper, report
 from dae4rec_core.method.graph import csr_tensor
 from dae4rec_core.method.losses import diffusion_loss
 from dae4rec_core.method.model import PAD, DAE4Rec, Query, StepNoise, mlp_after_first, scores
@@ -163,7 +163,11 @@ def neighbours(counts: sparse.csr_matrix, history: Tensor) -> tuple[Tensor, Tens
 
 
 def pretrain_counts(
-    counts: sparse.csr_matrix, config: Config, device: torch.device | str = "cpu", callbacks: Sequence[Callback] = ()
+    counts: sparse.csr_matrix,
+    config: Config,
+    device: torch.device | str = "cpu",
+    callbacks: Sequence[Callback] = (),
+    keeper: Keeper = KEEPS_NOTHING,
 ) -> Tensor:
     """Z* (|V|, d) from how often each step was taken, and without the averaging of Eq. 7: each item's vector is free.
 
@@ -179,11 +183,13 @@ def pretrain_counts(
     pairs, tiles = stream(config.train.seed, "gae pairs"), (config.train.pair_tile, config.train.pair_precision)
     optimizer = torch.optim.Adam([z], lr=settings.lr, fused=True)
     every = max(1, settings.steps // 100)
-    for step in range(1, settings.steps + 1):
+    done = keeper.resume({"z": z, "adam": optimizer, "pairs": pairs})
+    for step in range(done + 1, settings.steps + 1):
         loss = count_loss(z, weights, settings.pairs, pairs, *tiles)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        keeper.save(step)
         if step % every == 0 or step == settings.steps:
             report(callbacks, Event("gae", step, settings.steps, {"loss per pair": loss.item() / n}))
     return z.detach()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dae4rec_core.config import Config
-from dae4rec_core.events import Callback, Event, report
+from dae4rec_core.events import KEEPS_NOTHING, Callback, Event, Keeper, report
 from dae4rec_core.method.graph import ItemGraph, adjacency, normalized_adjacency, spmm
 from dae4rec_core.method.pairwise import reconstruction_loss
 from dae4rec_core.streams import stream, weights_from
@@ -59,7 +59,11 @@ def balanced_pos_weight(graph: ItemGraph) -> float:
 
 
 def pretrain_gae(
-    graph: ItemGraph, config: Config, device: torch.device | str = "cpu", callbacks: Sequence[Callback] = ()
+    graph: ItemGraph,
+    config: Config,
+    device: torch.device | str = "cpu",
+    callbacks: Sequence[Callback] = (),
+    keeper: Keeper = KEEPS_NOTHING,
 ) -> Tensor:
     """Train the auto-encoder on Eq. 9 with Adam and return the frozen Z* (|V|, d).
 
@@ -75,11 +79,13 @@ def pretrain_gae(
     tiles = config.train.pair_tile, config.train.pair_precision
     optimizer = torch.optim.Adam(gae.parameters(), lr=settings.lr, fused=True)
     every = max(1, settings.steps // 100)
-    for step in range(1, settings.steps + 1):
+    done = keeper.resume({"gae": gae, "adam": optimizer, "pairs": pairs})
+    for step in range(done + 1, settings.steps + 1):
         loss = reconstruction_loss(gae(a_norm), a, pos_weight, settings.pairs, pairs, *tiles)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        keeper.save(step)
         if step % every == 0 or step == settings.steps:
             report(callbacks, Event("gae", step, settings.steps, {"loss per pair": loss.item() / graph.n_items}))
     with torch.no_grad():
