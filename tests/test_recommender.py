@@ -240,7 +240,7 @@ def test_recommend_many_is_the_best_of_the_full_scores(trained, ring, histories,
 
 
 def test_the_list_is_what_evaluation_ranks(trained_ours, first_visits, ours):
-    """On first visits, with gains, from one first noise: the share of lists with the answer in the first ten is HR@10."""
+    """On first visits, with gains, from one first noise: the share of lists with the answer among ten is HR@10."""
     dataset, split = first_visits
     examples = held_out(dataset, split, "test", ours)
     known = [dataset.item_ids[dataset.sequence(user)[:-1]].tolist() for user in examples.user.tolist()]
