@@ -18,6 +18,7 @@ from dae4rec_core.data.dataset import (
 )
 from dae4rec_core.distributed import launch, sum_over_processes, world
 from dae4rec_core.events import Callback, Event, report
+from dae4rec_core.memory import check_memory
 from dae4rec_core.method.beyond import NEIGHBOUR_WINDOW, BeyondDAE4Rec, SharedCompensator, pretrain_counts
 from dae4rec_core.method.compensator import Compensator, compensator_loss
 from dae4rec_core.method.gae import pretrain_gae
@@ -54,7 +55,8 @@ def fit(
     network: makes the model from |V| and the configuration; give a subclass of DAE4Rec to try a change of your own;
     none: `make_model`.
     Started by torchrun, all processes work on the one run. Reports stages "gae", "diffusion" and "compensator".
-    Raises ValueError when there is nothing to train on, or when the batch can't be shared evenly by the processes.
+    Raises ValueError when there is nothing to train on, when the machine's memory can't hold it, or when the batch
+    can't be shared evenly by the processes.
     """
     place, (_, processes) = launch(device).device, world()
     if config.train.batch_size % processes:
@@ -62,6 +64,7 @@ def fit(
             f"A batch of {config.train.batch_size} can't be shared evenly by {processes} processes; "
             "choose a Config.batch_size that their number divides."
         )
+    check_memory(dataset, split, config)
     train, validation = training_examples(dataset, split, config), validation_sample(dataset, split, config)
     graph = training_graph(dataset, split)
     if z_star is None and config.diffusion.delta > 0 and config.diffusion.aime_target == "gae":
