@@ -40,8 +40,8 @@ def option(
     flat: its name on the command line, where that isn't its own. least, above, below, most: bounds of a number; with no
     `most` it is what PyTorch can hold, see LARGEST.
     """
-    facts = {"help": help, "flat": flat, "choices": choices}
-    facts |= {"least": least, "above": above, "below": below, "most": most}
+    bounds = {"least": least, "above": above, "below": below, "most": most}
+    facts = {"help": help, "flat": flat, "choices": choices, **bounds}
     return field(default=default, metadata=facts)
 
 
@@ -67,7 +67,7 @@ class ModelConfig:
     layer_norm: bool = option(True, "a LayerNorm on h")
     shortcut: bool = option(True, "a linear map of h added to the answers of f and c")
     dropout: float = option(0.1, "share of units dropped in training", least=0, below=1)
-    init_std: float = option(0.1, "of E; N(0, 1) would saturate the sigmoid of Eq. 10", above=0)
+    init_std: float = option(0.1, "of E; N(0, 1) would saturate the sigmoid of Eq. 10", above=0, most=1e3)
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class TrainConfig:
 
     lr: float = option(1e-3, "learning rate of everything but E", above=0)
     lr_embedding: float = option(3e-3, "learning rate of E", above=0)
-    batch_size: int = option(512, "next-item examples in a step", least=1)
+    batch_size: int = option(512, "next-item examples in a step", least=1, most=10**9)
     epochs: int = option(20, "passes over the training examples, at most", least=0, most=10**6)
     patience: int = option(3, "epochs in a row without a better validation NDCG@10 that end training", least=1)
     compensator_epochs: int = option(10, "passes over the sampled e^{tau_1}; 0 = no compensator", least=0, most=10**6)
@@ -125,11 +125,11 @@ class BeyondConfig:
 
     geometry: str = option("free", "of e^0: 'free' = E; 'sphere' = sqrt(d) E / |E|, cosines", choices=GEOMETRIES)
     rank_weight: float = option(0.0, "gamma: weight of a cross-entropy over the catalogue, on f(x_T, T, h)", least=0)
-    temperature: float = option(0.1, "what cosines are divided by, on the sphere", above=0)
+    temperature: float = option(0.1, "what cosines are divided by, on the sphere", least=1e-3)
     returns: bool = option(False, "add a learned number to the scores of the user's own items")
     neighbours: float = option(0.0, "weight of log(1 + transition counts) of the newest three items", least=0, most=1e6)
     unconditional: float = option(0.0, "share of training examples that don't see h (DreamRec)", least=0, below=1)
-    guidance: float = option(0.0, "w of (1 + w) f(e, t, h) - w f(e, t, nothing) (DreamRec)", least=0, most=1e6)
+    guidance: float = option(0.0, "w of (1 + w) f(e, t, h) - w f(e, t, nothing) (DreamRec)", least=0, most=100)
     similarity: str = option("graph", "Z* from: 'graph' = Eq. 9; 'counts' = how often", choices=SIMILARITIES)
     denoiser: str = option("mlp", "f: 'mlp', or 'posterior', a mean over the catalogue", choices=DENOISERS)
     compensator: str = option("each S", "'each S': Eq. 16; 'shared': f(0, T, h) + r(h) for all S", choices=COMPENSATORS)
@@ -280,7 +280,8 @@ def _check(name: str, value: Any, facts: typing.Mapping[str, Any]) -> None:
         "below": ("a number below", lambda limit: value < limit),
         "most": ("at most", lambda limit: value <= limit),
     }
-    limits = {**facts, "most": LARGEST.get(kind) if facts["most"] is None else facts["most"]}
+    largest = LARGEST.get(int if isinstance(value, int) else kind)
+    limits = {**facts, "most": largest if facts["most"] is None else facts["most"]}
     for bound, (words, holds) in bounds.items():
         if limits[bound] is not None and not holds(limits[bound]):  # "not" also refuses NaN
             raise ValueError(f"Config.{name} is {value}; give {words} {limits[bound]}.")

@@ -1,5 +1,6 @@
 """The whole training: graph -> Z* -> L = L_Diff + delta L_AIME with validation and early stopping -> compensator."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -35,6 +36,11 @@ from dae4rec_core.state import EarlyStopping, RunState, load_z_star, save_z_star
 from dae4rec_core.streams import seed_of, stream, weights_from
 
 COMPENSATOR_EXAMPLES = 50_000  # each needs a pass through the whole sampler, so a large set is thinned
+EXPLODED = 1e6  # so many times what an answer of zeros costs is no loss of a training that works
+
+
+class Exploded(ValueError):
+    """A training whose numbers have left all bounds: one sentence that says which field to lower."""
 
 
 def fit(
@@ -55,8 +61,8 @@ def fit(
     network: makes the model from |V| and the configuration; give a subclass of DAE4Rec to try a change of your own;
     none: `make_model`.
     Started by torchrun, all processes work on the one run. Reports stages "gae", "diffusion" and "compensator".
-    Raises ValueError when there is nothing to train on, when the machine's memory can't hold it, or when the batch
-    can't be shared evenly by the processes.
+    Raises Exploded when a loss does; ValueError when there is nothing to train on, when the machine's memory can't hold
+    it, or when the batch can't be shared evenly by the processes.
     """
     place, (_, processes) = launch(device).device, world()
     if config.train.batch_size % processes:
@@ -90,7 +96,8 @@ def pretrained(
 ) -> Tensor:
     """Z* (|V|, d): what `folder` holds for this graph and configuration, else a pretraining, kept there.
 
-    That is `pretrain_gae`, or `pretrain_counts` with config.beyond.similarity = "counts".
+    That is `pretrain_gae`, or `pretrain_counts` with config.beyond.similarity = "counts". Raises Exploded when
+    that ends in numbers of no use.
     """
     file = None if folder is None else z_star_file(folder, graph, config)
     z_star = None if file is None else load_z_star(file)
@@ -101,6 +108,8 @@ def pretrained(
             z_star = pretrain_counts(graph.counts, config, device, callbacks)
         else:
             z_star = pretrain_gae(graph, config, device, callbacks)
+        if not z_star.abs().max() < EXPLODED:  # "not" also finds NaN
+            raise Exploded("Z* holds NaN or numbers above a million; lower Config.gae_lr or Config.pos_weight.")
         if file is not None:
             save_z_star(z_star, file)
     return z_star.to(device)
@@ -118,7 +127,7 @@ def train_diffusion(
     """Train E, the condition and the denoiser on L = L_Diff + delta L_AIME (Eq. 11); leaves the best epoch's weights.
 
     Validation ranks by f(x_T, T, h), the sampler at S = 1: the cheapest reading of the model. config.train.patience
-    epochs in a row without a better NDCG@10 end the training. Raises ValueError when the loss is no longer a number.
+    epochs in a row without a better NDCG@10 end the training. Raises Exploded when the loss does.
     """
     config, fabric, (rank, processes) = model.config, launch(model.device), world()
     settings, seed, delta = config.train, config.train.seed, config.diffusion.delta
@@ -156,8 +165,7 @@ def train_diffusion(
             l_aime_sum += l_aime.detach() * len(rows)
         sum_over_processes(l_diff_sum)
         l_diff_mean, l_aime_mean = l_diff_sum.item() / processes / len(train), l_aime_sum.item() / len(train)
-        if l_diff_mean != l_diff_mean:
-            raise ValueError(f"The loss became NaN in epoch {epoch}; lower Config.lr or Config.delta and start again.")
+        check_loss(model, "L_Diff", l_diff_mean, epoch)
         scorer = Recommender(model, []).scorer(1, compensate=False, seed=seed, purpose="judging")
         metrics = fabric.broadcast(evaluate(scorer, validation) if rank == 0 else {})
         stopping.keep(epoch, metrics["NDCG@10"], model)
@@ -172,6 +180,22 @@ def train_diffusion(
         last = epoch == settings.epochs or stopping.stop
         report(callbacks, Event("diffusion", epoch, epoch if last else settings.epochs, found))
     stopping.restore(model)
+
+
+def check_loss(model: DAE4Rec, name: str, loss: float, epoch: int) -> None:
+    """Raises Exploded for a mean loss that is no number, or EXPLODED times what an e^0 of zeros would cost.
+
+    That is lambda_t |e^0|^2, with the |e^0| of the first epoch, and gamma log |V| for the ranking term.
+    """
+    config = model.config
+    length = 1.0 if config.beyond.geometry == "sphere" else max(config.model.init_std, 0.1)
+    zeros = max(1.0, model.lambda_t.mean().item()) * config.model.dim * length**2
+    if not loss < EXPLODED * (zeros + config.beyond.rank_weight * math.log(model.n_items)):  # "not" also finds NaN
+        field = config.furthest("lr", "lr_embedding", "delta", "init_std") or "lr"
+        raise Exploded(
+            f"{name} explodes: it is {loss:.3g} in epoch {epoch}, where zeros would cost about {zeros:.3g};"
+            f" lower Config.{field}, which is {config.flat()[field]}, and start again."
+        )
 
 
 def batches(lengths: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, int]]:
@@ -282,9 +306,11 @@ def learn_last_step(
             loss.backward()
             optimizer.step()
             total += loss.detach() * len(rows)
+        l_com = total.item() / len(train)
+        check_loss(model, "L_Com", l_com, epoch)
         metrics = judge_compensator(model, compensator, *judging, validation)
         stopping.keep(epoch, metrics["NDCG@10"], compensator)
-        found = {"L_Com": total.item() / len(train), "HR@10": metrics["HR@10"], "NDCG@10": metrics["NDCG@10"]}
+        found = {"L_Com": l_com, "HR@10": metrics["HR@10"], "NDCG@10": metrics["NDCG@10"]}
         report(callbacks, Event("compensator", epoch, settings.compensator_epochs, found))
     stopping.restore(compensator)
     model.requires_grad_(True)
