@@ -33,12 +33,15 @@ def option(
     least: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    most: float | None = None,
 ) -> Any:
     """A field with its default, one line of explanation, and what it may hold.
 
-    flat: its name on the command line, where that isn't its own. least, above, below: bounds of a number.
+    flat: its name on the command line, where that isn't its own. least, above, below, most: bounds of a number; with no
+    `most` it is what PyTorch can hold, see LARGEST.
     """
-    facts = {"help": help, "flat": flat, "choices": choices, "least": least, "above": above, "below": below}
+    bounds = {"least": least, "above": above, "below": below, "most": most}
+    facts = {"help": help, "flat": flat, "choices": choices, **bounds}
     return field(default=default, metadata=facts)
 
 
@@ -49,29 +52,29 @@ class DataConfig:
     k_core: int = option(5, "users and items with fewer interactions are dropped, repeatedly", least=1)
     repeats: str = option("keep", "keep | drop_consecutive | first_visits", choices=REPEATS)
     split: str = option("leave_last_out", "leave_last_out | global_time", choices=SPLITS)
-    max_len: int = option(20, "the newest items of a history that the model sees", least=1)
+    max_len: int = option(20, "the newest items of a history that the model sees", least=1, most=10**6)
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """E, the attention condition (Eq. 4), the denoiser f and the compensator c."""
 
-    dim: int = option(128, "d: item embeddings E, condition h and Z* share it (Section 3.3)", least=1)
-    hidden: int = option(256, "width of the hidden layers of f, of c and of the graph auto-encoder", least=1)
-    depth: int = option(2, "hidden layers of both", least=1)
+    dim: int = option(128, "d: item embeddings E, condition h and Z* share it (Section 3.3)", least=1, most=10**6)
+    hidden: int = option(256, "width of the hidden layers of f, c and the graph auto-encoder", least=1, most=10**6)
+    depth: int = option(2, "hidden layers of both", least=1, most=100)
     aggregation: str = option("sum", "'sum' of the attention outputs, or the 'last' one only", choices=AGGREGATIONS)
     positions: bool = option(True, "learned positions in the attention")
     layer_norm: bool = option(True, "a LayerNorm on h")
     shortcut: bool = option(True, "a linear map of h added to the answers of f and c")
     dropout: float = option(0.1, "share of units dropped in training", least=0, below=1)
-    init_std: float = option(0.1, "of E; N(0, 1) would saturate the sigmoid of Eq. 10", above=0)
+    init_std: float = option(0.1, "of E; N(0, 1) would saturate the sigmoid of Eq. 10", above=0, most=1e3)
 
 
 @dataclass(frozen=True)
 class GAEConfig:
     """The graph auto-encoder, Eq. 7-9."""
 
-    steps: int = option(4000, "gradient steps of pretraining", flat="gae_steps", least=1)
+    steps: int = option(4000, "gradient steps of pretraining", flat="gae_steps", least=1, most=10**8)
     lr: float = option(0.01, "learning rate of the graph auto-encoder", flat="gae_lr", above=0)
     pos_weight: float | None = option(
         None, "weight of the edges in Eq. 9: 1 = the paper, none = zeros / ones (Kipf)", above=0
@@ -85,7 +88,7 @@ class GAEConfig:
 class DiffusionConfig:
     """The forward process and the loss, Eq. 1-5, 10, 11."""
 
-    timesteps: int = option(200, "T", least=1)
+    timesteps: int = option(200, "T", least=1, most=10**6)
     schedule: str = option("linear", "linear | cosine | exponential", choices=SCHEDULES)
     lambda_t: str = option("uniform", "weights of Eq. 5: uniform | paper | min_snr", choices=LAMBDAS)
     # L_AIME is a sum over j and a mean over i: delta only means something with that
@@ -107,10 +110,10 @@ class TrainConfig:
 
     lr: float = option(1e-3, "learning rate of everything but E", above=0)
     lr_embedding: float = option(3e-3, "learning rate of E", above=0)
-    batch_size: int = option(512, "next-item examples in a step", least=1)
-    epochs: int = option(20, "passes over the training examples, at most", least=0)
+    batch_size: int = option(512, "next-item examples in a step", least=1, most=10**9)
+    epochs: int = option(20, "passes over the training examples, at most", least=0, most=10**6)
     patience: int = option(3, "epochs in a row without a better validation NDCG@10 that end training", least=1)
-    compensator_epochs: int = option(10, "passes over the sampled e^{tau_1}; 0 = no compensator", least=0)
+    compensator_epochs: int = option(10, "passes over the sampled e^{tau_1}; 0 = no compensator", least=0, most=10**6)
     seed: int = option(0, "of every random number", least=0)
     pair_tile: int | None = option(None, "edge of the pair losses' tiles; none = 1024 on a CPU, 8192 on a GPU", least=1)
     pair_precision: str = option("float32", "of their products: float32 | tf32 (CUDA) | bfloat16", choices=PRECISIONS)
@@ -122,11 +125,11 @@ class BeyondConfig:
 
     geometry: str = option("free", "of e^0: 'free' = E; 'sphere' = sqrt(d) E / |E|, cosines", choices=GEOMETRIES)
     rank_weight: float = option(0.0, "gamma: weight of a cross-entropy over the catalogue, on f(x_T, T, h)", least=0)
-    temperature: float = option(0.1, "what cosines are divided by, on the sphere", above=0)
+    temperature: float = option(0.1, "what cosines are divided by, on the sphere", least=1e-3)
     returns: bool = option(False, "add a learned number to the scores of the user's own items")
-    neighbours: float = option(0.0, "weight of log(1 + transition counts) of the newest three items", least=0)
+    neighbours: float = option(0.0, "weight of log(1 + transition counts) of the newest three items", least=0, most=1e6)
     unconditional: float = option(0.0, "share of training examples that don't see h (DreamRec)", least=0, below=1)
-    guidance: float = option(0.0, "w of (1 + w) f(e, t, h) - w f(e, t, nothing) (DreamRec)", least=0)
+    guidance: float = option(0.0, "w of (1 + w) f(e, t, h) - w f(e, t, nothing) (DreamRec)", least=0, most=100)
     similarity: str = option("graph", "Z* from: 'graph' = Eq. 9; 'counts' = how often", choices=SIMILARITIES)
     denoiser: str = option("mlp", "f: 'mlp', or 'posterior', a mean over the catalogue", choices=DENOISERS)
     compensator: str = option("each S", "'each S': Eq. 16; 'shared': f(0, T, h) + r(h) for all S", choices=COMPENSATORS)
@@ -216,6 +219,12 @@ class Config:
             self, **{stage: dataclasses.replace(getattr(self, stage), **values) for stage, values in stages.items()}
         )
 
+    def furthest(self, *names: str) -> str | None:
+        """Of some fields the one that is the largest multiple of its default; None where none is above its own."""
+        values, defaults = self.flat(), Config().flat()
+        name = max(names, key=lambda name: values[name] / defaults[name])
+        return name if values[name] > defaults[name] else None
+
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """By stage, for JSON."""
         return dataclasses.asdict(self)
@@ -252,6 +261,7 @@ def kind_of(item: dataclasses.Field) -> tuple[type, bool]:
     return item.type, False
 
 
+LARGEST = {int: 2**63 - 1, float: 3.4e38}  # of int64 and of float32
 WORDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
 
 
@@ -268,10 +278,13 @@ def _check(name: str, value: Any, facts: typing.Mapping[str, Any]) -> None:
         "least": ("at least", lambda limit: value >= limit),
         "above": ("a number above", lambda limit: value > limit),
         "below": ("a number below", lambda limit: value < limit),
+        "most": ("at most", lambda limit: value <= limit),
     }
+    largest = LARGEST.get(int if isinstance(value, int) else kind)
+    limits = {**facts, "most": largest if facts["most"] is None else facts["most"]}
     for bound, (words, holds) in bounds.items():
-        if facts[bound] is not None and not holds(facts[bound]):  # "not" also refuses NaN
-            raise ValueError(f"Config.{name} is {value}; give {words} {facts[bound]}.")
+        if limits[bound] is not None and not holds(limits[bound]):  # "not" also refuses NaN
+            raise ValueError(f"Config.{name} is {value}; give {words} {limits[bound]}.")
 
 
 # What `reference` does that the paper doesn't print, each with its reason. A test holds this list complete.

@@ -1,5 +1,6 @@
 """A trained model in use: a history to a query, a query to a list."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
@@ -18,6 +19,12 @@ from dae4rec_core.method.sampling import OnStep, choose_tau, markov_chain, skip_
 from dae4rec_core.ranking import QueryScorer
 from dae4rec_core.retrieval import ItemIndex, check_seen, top_items
 from dae4rec_core.streams import Purpose, stream
+
+# Users whose lists are made at once, on a device. Products of another shape may round differently, so one user alone
+# is served among as many copies; and so may rows at other places in memory, unless each begins at a multiple of 64
+# bytes, 16 numbers of float32.
+SERVED = {"cpu": 64, "cuda": 1024}
+ALIGNED = 16
 
 
 class Recommender:
@@ -67,7 +74,7 @@ class Recommender:
         generator: torch.Generator | None,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """`generate` from h (B, d) of the histories (B, L)."""
+        """`generate` from h (B, d) of the histories (B, L); an x_T of (1, d) stands for all of them."""
         model = self.model
         steps = model.config.sampling_steps if steps is None else steps
         tau = choose_tau(model.config.diffusion.timesteps, steps)
@@ -80,7 +87,7 @@ class Recommender:
             )
         if isinstance(compensator, SharedCompensator):
             return compensator.eval()(compensator.start(model, h), h)
-        x_T = torch.randn(h.shape, generator=generator) if x_T is None else x_T
+        x_T = torch.randn(h.shape, generator=generator) if x_T is None else x_T.expand_as(h)
         e_tau1, e_0 = skip_step(model.predictor(h, history), x_T.to(h), h, model.alpha_bar, tau, on_step=on_step)
         return e_0 if compensator is None else compensator.eval()(e_tau1, h)
 
@@ -128,16 +135,23 @@ class Recommender:
         return pd.Series(found.numpy()[order], pd.Index(self.item_ids[order], name="item_id"), name="probability")
 
     def scorer(
-        self, steps: int | None = None, compensate: bool = True, seed: int = 0, purpose: Purpose = "sampling"
+        self,
+        steps: int | None = None,
+        compensate: bool = True,
+        seed: int = 0,
+        purpose: Purpose = "sampling",
+        shared_noise: bool = False,
     ) -> QueryScorer:
         """From histories to queries, with x_T from a stream of its own: what `ranking` judges and lists come from.
 
-        No chain is run for a model whose lists don't depend on it (`ranks_by_draw`).
+        shared_noise: everybody gets the stream's first x_T, so that a list doesn't depend on the user's place; without
+        it each history gets the next one. No chain is run for a model whose lists don't depend on it (`ranks_by_draw`).
         """
         generator = stream(seed, purpose)
+        x_T = torch.randn(1, self.model.config.model.dim, generator=generator) if shared_noise else None
         if not self.model.ranks_by_draw:
             return self._scorer(lambda h, _: torch.zeros_like(h))
-        return self._scorer(lambda h, history: self._sample(h, history, steps, compensate, None, generator))
+        return self._scorer(lambda h, history: self._sample(h, history, steps, compensate, x_T, generator))
 
     def markov_scorer(self, seed: int = 0) -> QueryScorer:
         """The same by the Markov chain of Eq. 3, all T steps: the paper's benchmark -BM."""
@@ -190,14 +204,15 @@ class Recommender:
         compensate: bool = True,
         exclude_seen: bool | None = None,
         seed: int = 0,
-        batch_size: int = 1024,
         index: ItemIndex | None = None,
         draws: int | None = None,
         width: float = 0.0,
     ) -> pd.DataFrame:
-        """`recommend` for many users, batch_size at a time, without their scores of the whole catalogue.
+        """`recommend` for many users, without their scores of the whole catalogue.
 
-        With draws it goes user by user, so that the chains of one user are held at a time.
+        Each gets the list that `recommend` gives, bit for bit on one machine, whoever else asks and in whatever order:
+        all start from the same first noise, and SERVED of them are always taken together. With draws it goes user by
+        user, so that the chains of one user are held at a time.
 
         histories: lists of original item ids, oldest first. index: an ItemIndex of this model's item vectors, for
         an approximate search; without one it is exact. Returns k rows a user: user (place in `histories`, from 0),
@@ -213,27 +228,27 @@ class Recommender:
             )
         if index is not None and draws is not None:
             raise ValueError("Draws count for their nearest items, which an index only guesses; give index or draws.")
-        data, noise = self.model.config.data, stream(seed, "sampling")
+        data, sizes = self.model.config.data, self.model.config.model
         exclude_seen = data.repeats == "first_visits" if exclude_seen is None else exclude_seen
-        scorer = self.scorer(steps, compensate, seed)
+        scorer = self.scorer(steps, compensate, seed, shared_noise=True)
         items, ends = self._encode(histories)
         values, found = [], []
-        batch_size = batch_size if draws is None else 1
-        for start in range(0, len(histories), batch_size):
-            rows = slice(start, start + batch_size)
-            bounds = ends[:-1][rows], ends[1:][rows]
+        served = SERVED[self.model.device.type] if draws is None else 1
+        copies = ALIGNED // math.gcd(ALIGNED, sizes.dim, sizes.hidden)  # rows from an aligned one to the next
+        for start in range(0, len(histories), served):
+            users = np.arange(start, start + served).clip(max=len(histories) - 1)  # the last one fills the last batch
+            bounds = ends[users], ends[users + 1]
             newest, seen = newest_items(items, *bounds, data.max_len), None
             if exclude_seen:
-                seen = newest_items(items, *bounds, int(np.diff(ends)[rows].max())).to(self.model.device)
+                seen = newest_items(items, *bounds, int((bounds[1] - bounds[0]).max())).to(self.model.device)
             if draws is not None:
-                e_0 = self.draw(newest, draws, steps, compensate, noise)
+                e_0 = self.draw(newest, draws, steps, compensate, stream(seed, "sampling"))
                 best = self._likeliest(newest, e_0, width, k, seen)
-            elif index is None:
-                best = top_items(scorer.query(newest), scorer.items, k, seen)
             else:
-                best = index.search(scorer.query(newest), k, seen)
-            values.append(best[0].cpu())
-            found.append(best[1].cpu())
+                query = scorer.query(newest.repeat_interleave(copies, 0)).of(slice(None, None, copies))
+                best = top_items(query, scorer.items, k, seen) if index is None else index.search(query, k, seen)
+            values.append(best[0][: len(histories) - start].cpu())
+            found.append(best[1][: len(histories) - start].cpu())
         return pd.DataFrame(
             {
                 "user": np.repeat(np.arange(len(histories)), k),

@@ -1,6 +1,7 @@
 """The whole training: graph -> Z* -> L = L_Diff + delta L_AIME with validation and early stopping -> compensator."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from dae4rec_core.data.dataset import (
 )
 from dae4rec_core.distributed import launch, sum_over_processes, world
 from dae4rec_core.events import KEEPS_NOTHING, Callback, Event, Keeper, report
+from dae4rec_core.memory import check_memory
 from dae4rec_core.method.beyond import NEIGHBOUR_WINDOW, BeyondDAE4Rec, SharedCompensator, pretrain_counts
 from dae4rec_core.method.compensator import Compensator, compensator_loss
 from dae4rec_core.method.gae import pretrain_gae
@@ -45,6 +47,11 @@ from dae4rec_core.state import (
 from dae4rec_core.streams import seed_of, stream, torch_stream, weights_from
 
 COMPENSATOR_EXAMPLES = 50_000  # each needs a pass through the whole sampler, so a large set is thinned
+EXPLODED = 1e6  # so many times what an answer of zeros costs is no loss of a training that works
+
+
+class Exploded(ValueError):
+    """A training whose numbers have left all bounds: one sentence that says which field to lower."""
 
 
 def fit(
@@ -66,8 +73,9 @@ def fit(
     network: makes the model from |V| and the configuration; give a subclass of DAE4Rec to try a change of your own;
     none: `make_model`.
     Started by torchrun, all processes work on the one run. Reports stages "gae", "diffusion" and "compensator".
-    Raises ValueError when there is nothing to train on, when the batch can't be shared evenly by the processes, and
-    when the state is another run's, damaged, in use, or can't be written.
+    Raises Exploded when a loss does; ValueError when there is nothing to train on, when the machine's memory can't hold
+    it, when the batch can't be shared evenly by the processes, and when the state is another run's, damaged, in use, or
+    can't be written.
     """
     place, (_, processes) = launch(device).device, world()
     if config.train.batch_size % processes:
@@ -75,6 +83,7 @@ def fit(
             f"A batch of {config.train.batch_size} can't be shared evenly by {processes} processes; "
             "choose a Config.batch_size that their number divides."
         )
+    check_memory(dataset, split, config)
     train, validation = training_examples(dataset, split, config), validation_sample(dataset, split, config)
     graph = training_graph(dataset, split)
     with contextlib.nullcontext() if state is None else reserved(state):
@@ -101,7 +110,8 @@ def pretrained(
 ) -> Tensor:
     """Z* (|V|, d): what `folder` holds for this graph and configuration, else a pretraining, kept there.
 
-    That is `pretrain_gae`, or `pretrain_counts` with config.beyond.similarity = "counts".
+    That is `pretrain_gae`, or `pretrain_counts` with config.beyond.similarity = "counts". Raises Exploded when
+    that ends in numbers of no use.
     """
     file = None if folder is None else z_star_file(folder, graph, config)
     kept = load_finished(file)
@@ -113,6 +123,8 @@ def pretrained(
         z_star = pretrain_counts(graph.counts, config, device, callbacks, begun(file))
     else:
         z_star = pretrain_gae(graph, config, device, callbacks, begun(file))
+    if not z_star.abs().max() < EXPLODED:  # "not" also finds NaN
+        raise Exploded("Z* holds NaN or numbers above a million; lower Config.gae_lr or Config.pos_weight.")
     save_finished({"z_star": z_star.detach().cpu().contiguous()}, file)
     return z_star.to(device)
 
@@ -129,8 +141,8 @@ def train_diffusion(
     """Train E, the condition and the denoiser on L = L_Diff + delta L_AIME (Eq. 11); leaves the best epoch's weights.
 
     Validation ranks by f(x_T, T, h), the sampler at S = 1: the cheapest reading of the model. config.train.patience
-    epochs in a row without a better NDCG@10 end the training. Raises ValueError when the loss is no longer a number,
-    or when the state has seen more epochs than the configuration asks for.
+    epochs in a row without a better NDCG@10 end the training. Raises Exploded when the loss does, and ValueError when
+    the state has seen more epochs than the configuration asks for.
     """
     config, fabric, (rank, processes) = model.config, launch(model.device), world()
     settings, seed, delta = config.train, config.train.seed, config.diffusion.delta
@@ -185,8 +197,7 @@ def train_diffusion(
             keeper.save(done)
         sum_over_processes(sums[0])
         l_diff_mean, l_aime_mean = sums[0].item() / processes / len(train), sums[1].item() / len(train)
-        if l_diff_mean != l_diff_mean:
-            raise ValueError(f"The loss became NaN in epoch {epoch}; lower Config.lr or Config.delta and start again.")
+        check_loss(model, "L_Diff", l_diff_mean, epoch)
         scorer = Recommender(model, []).scorer(1, compensate=False, seed=seed, purpose="judging")
         metrics = fabric.broadcast(evaluate(scorer, validation) if rank == 0 else {})
         stopping.keep(epoch, metrics["NDCG@10"], model)
@@ -202,6 +213,22 @@ def train_diffusion(
         last = epoch == settings.epochs or stopping.stop
         report(callbacks, Event("diffusion", epoch, epoch if last else settings.epochs, found))
     stopping.restore(model)
+
+
+def check_loss(model: DAE4Rec, name: str, loss: float, epoch: int) -> None:
+    """Raises Exploded for a mean loss that is no number, or EXPLODED times what an e^0 of zeros would cost.
+
+    That is lambda_t |e^0|^2, with the |e^0| of the first epoch, and gamma log |V| for the ranking term.
+    """
+    config = model.config
+    length = 1.0 if config.beyond.geometry == "sphere" else max(config.model.init_std, 0.1)
+    zeros = max(1.0, model.lambda_t.mean().item()) * config.model.dim * length**2
+    if not loss < EXPLODED * (zeros + config.beyond.rank_weight * math.log(model.n_items)):  # "not" also finds NaN
+        field = config.furthest("lr", "lr_embedding", "delta", "init_std") or "lr"
+        raise Exploded(
+            f"{name} explodes: it is {loss:.3g} in epoch {epoch}, where zeros would cost about {zeros:.3g};"
+            f" lower Config.{field}, which is {config.flat()[field]}, and start again."
+        )
 
 
 def batches(lengths: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, int]]:
@@ -325,10 +352,12 @@ def learn_last_step(
             loss.backward()
             optimizer.step()
             total += loss.detach() * len(rows)
+        l_com = total.item() / len(train)
+        check_loss(model, "L_Com", l_com, epoch)
         metrics = judge_compensator(model, compensator, *judging, validation)
         stopping.keep(epoch, metrics["NDCG@10"], compensator)
         keeper.save(epoch)
-        found = {"L_Com": total.item() / len(train), "HR@10": metrics["HR@10"], "NDCG@10": metrics["NDCG@10"]}
+        found = {"L_Com": l_com, "HR@10": metrics["HR@10"], "NDCG@10": metrics["NDCG@10"]}
         report(callbacks, Event("compensator", epoch, settings.compensator_epochs, found))
     stopping.restore(compensator)
     model.requires_grad_(True)

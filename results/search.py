@@ -28,7 +28,7 @@ from optuna.distributions import CategoricalDistribution as Choice
 from dae4rec_core.config import PRESETS
 from dae4rec_core.events import Event
 from dae4rec_core.ranking import mean_metrics
-from dae4rec_core.training import fit
+from dae4rec_core.training import Exploded, fit
 from results import grid, peers
 from results.plan import PEER_SETTINGS
 
@@ -146,8 +146,8 @@ def judge(unit: grid.Unit, seconds: float, folder: Path) -> dict[str, Any]:
         fit(dataset, split, config, callbacks=[budget])
     except Spent:
         pass
-    except ValueError as error:  # the loss is no longer a number: a bad choice, and a result
-        if "NaN" not in str(error):
+    except ValueError as error:  # the training explodes: a bad choice, and a result
+        if not isinstance(error, Exploded) and "NaN" not in str(error):
             raise
     return budget.best | {"cpu_seconds": time.process_time() - budget.start, "epochs": budget.epochs}
 

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import dae4rec_core  # noqa: F401  before torch: its threads then spin less while they wait
+
+# isort: split
 import numpy as np
 import pandas as pd
 import pytest

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,8 @@ import torch
 from benchmarks import __main__ as report
 from benchmarks import busy, measure, pairs, sampling, training
 from dae4rec_core.data.dataset import training_examples
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_slope_is_the_exponent():
@@ -107,3 +110,24 @@ def test_waiting_threads_are_told_to_rest_before_torch_is_loaded():
         environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"} | given
         found = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
         assert found.stdout.strip() == expected, found.stderr
+
+
+@pytest.mark.parametrize(
+    "start", ["dae4rec_core.__main__", "benchmarks.__main__", "results.__main__", "results.peers", "conftest"]
+)
+def test_every_command_and_the_tests_set_it_before_they_load_torch(start):
+    """Each is imported in a fresh process that stops at the first import of torch."""
+    script = f"""
+import importlib, os, sys
+class Gate:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            print(os.environ.get("GOMP_SPINCOUNT"))
+            sys.exit()
+sys.meta_path.insert(0, Gate())
+importlib.import_module("{start}")
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    found = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert found.stdout.strip() == "1000", found.stderr

@@ -3,6 +3,8 @@
 import argparse
 import dataclasses
 import json
+import math
+import re
 from typing import Any
 
 import pytest
@@ -190,9 +192,17 @@ def test_what_may_be_chosen_for_you_is_none_and_never_zero(one_sentence):
         ({"epochs": -1}, ["Config.epochs", "at least 0"]),
         ({"patience": 0}, ["Config.patience", "at least 1"]),
         ({"seed": -1}, ["Config.seed", "at least 0"]),
+        ({"seed": 2**63}, ["Config.seed is 9223372036854775808", "at most 9223372036854775807"]),
+        ({"max_len": 10**7}, ["Config.max_len", "at most 1000000"]),
+        ({"dim": 10**7}, ["Config.dim", "at most 1000000"]),
+        ({"depth": 10**7}, ["Config.depth", "at most 100"]),
+        ({"neighbours": float("inf")}, ["Config.neighbours is inf", "give a number"]),
+        ({"neighbours": 1e30}, ["Config.neighbours is 1e+30", "at most 1000000"]),
+        ({"delta": 10**30}, ["Config.delta", "at most 9223372036854775807"]),
+        ({"lr": 1e300}, ["Config.lr is 1e+300", "at most 3.4e+38"]),
         ({"pair_precision": "half"}, ["Config.pair_precision", "'half'", "bfloat16"]),
         ({"geometry": "cube"}, ["Config.geometry", "sphere"]),
-        ({"temperature": 0.0}, ["Config.temperature", "above 0"]),
+        ({"temperature": 0.0}, ["Config.temperature", "at least 0.001"]),
         ({"rank_weight": -1.0}, ["Config.rank_weight", "at least 0"]),
         ({"unconditional": 1.0}, ["Config.unconditional", "below 1"]),
         ({"guidance": 2.0}, ["Config.guidance is 2.0", "without h", "Config.unconditional"]),
@@ -202,6 +212,36 @@ def test_what_may_be_chosen_for_you_is_none_and_never_zero(one_sentence):
 )
 def test_impossible_values_are_refused_in_one_sentence(one_sentence, change, words):
     one_sentence(lambda: Config().replace(**change), *words)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_anything_is_taken_or_refused_with_the_name_of_its_field(name, one_sentence):
+    """What is taken can be written and read again; nothing is an error of Python's own."""
+    for value in (
+        0,
+        -1,
+        1.5,
+        10**7,
+        2**63,
+        10**400,
+        1e300,
+        -math.inf,
+        math.inf,
+        math.nan,
+        True,
+        "x",
+        "",
+        [3],
+        {},
+        b"x",
+    ):
+        try:
+            config = Config().replace(**{name: value})
+        except ValueError:
+            text = one_sentence(lambda value=value: Config().replace(**{name: value}))
+            assert re.match(r"Config\.\w+ ", text) and f"Config.{name}" in text
+        else:
+            assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
 @pytest.mark.parametrize("name", [n for n, (_, item) in FIELDS.items() if kind_of(item)[0] is float])

@@ -22,7 +22,7 @@ LAYERS = [
     ("config", "streams", "events", "distributed", "outputs", "commands"),
     ("method",),
     ("data",),
-    ("ranking", "retrieval", "cloud", "recommender", "checkpoint", "state", "training"),
+    ("ranking", "retrieval", "cloud", "recommender", "checkpoint", "memory", "state", "training"),
     ("experiments",),
     ("views",),
     ("__main__",),

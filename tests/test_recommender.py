@@ -7,10 +7,11 @@ import torch
 from padding import pad_histories
 
 from dae4rec_core.data.dataset import held_out
-from dae4rec_core.method.model import scores
+from dae4rec_core.method.compensator import Compensator
+from dae4rec_core.method.model import DAE4Rec, scores
 from dae4rec_core.method.sampling import choose_tau, skip_step
 from dae4rec_core.ranking import QueryScorer, evaluate
-from dae4rec_core.recommender import Recommender
+from dae4rec_core.recommender import SERVED, Recommender
 from dae4rec_core.retrieval import ItemIndex
 from dae4rec_core.streams import stream
 from dae4rec_core.training import fit
@@ -229,7 +230,7 @@ def test_recommend_many_is_the_best_of_the_full_scores(trained, ring, histories,
     assert found["user"].tolist() == np.repeat(np.arange(60), 6).tolist()
     assert found["rank"].tolist() == [1, 2, 3, 4, 5, 6] * 60
     indices = [dataset.sequence(user) for user in range(60)]
-    table = dense(trained.scorer(seed=2), pad_histories(indices, MAX_LEN))
+    table = dense(trained.scorer(seed=2, shared_noise=True), pad_histories(indices, MAX_LEN))
     if exclude_seen:
         for row, seen in zip(table, indices, strict=True):
             row[seen] = -torch.inf
@@ -239,7 +240,7 @@ def test_recommend_many_is_the_best_of_the_full_scores(trained, ring, histories,
 
 
 def test_the_list_is_what_evaluation_ranks(trained_ours, first_visits, ours):
-    """On first visits, with gains: the share of lists whose first ten items hold the answer is HR@10."""
+    """On first visits, with gains, from one first noise: the share of lists with the answer among ten is HR@10."""
     dataset, split = first_visits
     examples = held_out(dataset, split, "test", ours)
     known = [dataset.item_ids[dataset.sequence(user)[:-1]].tolist() for user in examples.user.tolist()]
@@ -247,18 +248,52 @@ def test_the_list_is_what_evaluation_ranks(trained_ours, first_visits, ours):
     lists = trained_ours.recommend_many(known, left)
     answers = dataset.item_ids[examples.target.numpy()]
     lists["hit"] = lists["item_id"] == answers[lists["user"]]
-    metrics = evaluate(trained_ours.scorer(), examples)
+    metrics = evaluate(trained_ours.scorer(shared_noise=True), examples)
     assert left >= 10
     assert lists.loc[lists["rank"] <= 10, "hit"].sum() / len(known) == pytest.approx(metrics["HR@10"], abs=1e-9)
 
 
-def test_recommend_many_agrees_with_recommend_and_with_itself(trained, histories):
-    whole = trained.recommend_many(histories, 4, seed=5)
-    assert whole.equals(trained.recommend_many([np.array(h, dtype=object) for h in histories], 4, seed=5))
-    for batch_size in (7, 59):  # neither divides 60; a batch of one user rounds differently
-        pd.testing.assert_frame_equal(trained.recommend_many(histories, 4, seed=5, batch_size=batch_size), whole)
-    alone = trained.recommend(histories[0], 4, seed=5)
-    pd.testing.assert_frame_equal(whole.loc[whole["user"] == 0, ["item_id", "score"]], alone)
+def of_user(lists, user):
+    """The list of one user, as `recommend` gives it."""
+    return lists.loc[lists["user"] == user, ["item_id", "score"]].reset_index(drop=True)
+
+
+@pytest.mark.parametrize("dim, hidden", [(16, 32), (24, 48), (24, 33), (30, 60), (34, 17)])
+@pytest.mark.parametrize("steps", [1, 3, 10])
+def test_a_user_gets_the_same_list_whoever_else_asks(tiny, dim, hidden, steps):
+    """To the last rank and the last bit: alone, and at any place among few or many others."""
+    torch.manual_seed(0)
+    config = tiny.replace(dim=dim, hidden=hidden)
+    recommender = Recommender(DAE4Rec(50, config), [f"i{n}" for n in range(50)])
+    recommender.compensators[steps] = Compensator(config.model)
+    rng = np.random.default_rng(dim)
+    users = [[f"i{n}" for n in rng.integers(50, size=rng.integers(1, 9))] for _ in range(SERVED["cpu"] + 9)]
+    alone = [recommender.recommend(history, 50, steps, seed=5) for history in users]
+    for size in (2, 7, len(users)):
+        asking = rng.permutation(len(users))[:size]
+        many = recommender.recommend_many([users[user] for user in asking], 50, steps, seed=5)
+        assert all(of_user(many, place).equals(alone[user]) for place, user in enumerate(asking))
+
+
+@pytest.mark.parametrize("how", ["gains", "seen items left out", "index", "draws"])
+def test_a_user_gets_the_same_list_however_it_is_made(trained, trained_ours, histories, how):
+    recommender = trained_ours if how in ("gains", "seen items left out") else trained
+    options = {
+        "gains": {"exclude_seen": False},
+        "seen items left out": {"exclude_seen": True},
+        "index": {"index": ItemIndex(trained.model.item_vectors(), cells=3, probes=2)},
+        "draws": {"draws": 9, "compensate": False},
+    }[how]
+    asking = np.random.default_rng(0).permutation(len(histories))
+    many = recommender.recommend_many([histories[user] for user in asking], 6, seed=3, **options)
+    for place, user in enumerate(asking[:20]):
+        alone = recommender.recommend_many([histories[user]], 6, seed=3, **options)
+        assert of_user(many, place).equals(of_user(alone, 0))
+
+
+def test_histories_may_be_arrays(trained, histories):
+    arrays = [np.array(history, dtype=object) for history in histories]
+    assert trained.recommend_many(histories, 4).equals(trained.recommend_many(arrays, 4))
 
 
 def test_integer_ids_are_found_as_text(trained):
@@ -271,9 +306,7 @@ def test_integer_ids_are_found_as_text(trained):
 @pytest.mark.parametrize("exclude_seen", [False, True])
 def test_an_exhaustive_index_gives_the_exact_recommendations(trained, histories, exclude_seen):
     index = ItemIndex(trained.model.item_vectors(), cells=3, probes=3)
-    exact, found = (
-        trained.recommend_many(histories, 5, exclude_seen=exclude_seen, batch_size=25, index=i) for i in (None, index)
-    )
+    exact, found = (trained.recommend_many(histories, 5, exclude_seen=exclude_seen, index=i) for i in (None, index))
     assert found.drop(columns="score").equals(exact.drop(columns="score"))
     np.testing.assert_allclose(found["score"], exact["score"], rtol=1e-5, atol=1e-6)
 

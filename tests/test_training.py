@@ -3,6 +3,7 @@
 Oracles: runs with changed data, runs that end earlier, loops over all items, and the recommender's own scorer.
 """
 
+import copy
 import dataclasses
 import io
 import math
@@ -34,7 +35,7 @@ from dae4rec_core.method.variants import make_model
 from dae4rec_core.ranking import evaluate
 from dae4rec_core.recommender import Recommender
 from dae4rec_core.streams import Purpose, stream
-from dae4rec_core.training import fit, sample_e_tau1, train_compensator
+from dae4rec_core.training import check_loss, fit, sample_e_tau1, train_compensator
 
 
 def weights(recommender) -> dict[str, torch.Tensor]:
@@ -530,10 +531,43 @@ def test_a_bar_for_each_stage():
     assert "loss=0.125" in text.getvalue()
 
 
-@pytest.mark.parametrize("change", [{"lr": 1e20}, {"lr_embedding": 1e30}, {"gae_lr": 1e30}])
-def test_a_loss_that_is_no_number(ring, tiny, one_sentence, change):
-    text = one_sentence(lambda: fit(*ring, tiny.replace(**change), "cpu"), "NaN", "lower")
-    assert "epoch 1" in text
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"lr": 1e20}, ["L_Diff explodes", "nan in epoch 1", "lower Config.lr,"]),
+        ({"lr": 10.0}, ["L_Diff explodes", "e+", "in epoch 1", "lower Config.lr,"]),  # its scores are numbers of 1e14
+        ({"lr_embedding": 1e30}, ["L_Diff explodes", "lower Config.lr_embedding,"]),
+        ({"lr_embedding": 1e4}, ["L_Diff explodes", "e+", "lower Config.lr_embedding,"]),
+        ({"gae_lr": 1e30}, ["Z*", "NaN", "lower Config.gae_lr"]),
+        ({"gae_lr": 1e7}, ["Z*", "above a million", "lower Config.gae_lr"]),
+    ],
+)
+def test_a_training_that_explodes_is_said_and_the_field_is_named(ring, tiny, one_sentence, tmp_path, change, words):
+    one_sentence(lambda: fit(*ring, tiny.replace(**change), "cpu", state=tmp_path), *words)
+    assert list(tmp_path.iterdir()) == [] or "Z*" not in words  # no such Z* is kept
+
+
+def test_a_compensator_that_explodes_is_said(ring, tiny, trained, one_sentence):
+    """Its learning rate is everything else's too, so the model here was trained before."""
+    model = copy.deepcopy(trained.model)
+    model.config = tiny.replace(lr=10.0)
+    examples = training_examples(*ring, tiny), validation_sample(*ring, tiny)
+    one_sentence(lambda: train_compensator(Recommender(model, []), *examples, 5), "L_Com explodes", "Config.lr,")
+
+
+def test_no_training_that_works_is_near_an_explosion(ring, tiny):
+    """The letter, a start of E from almost nothing, heavy weights: L_Diff stays a thousandfold below the bound."""
+    for change in (
+        {"layer_norm": False, "positions": False, "shortcut": False, "lambda_t": "paper", "timesteps": 1000},
+        {"layer_norm": False, "init_std": 1e-5},
+        {"geometry": "sphere", "rank_weight": 1e6},
+        {"lr": 0.1, "delta": 1e6},
+    ):
+        log = History()
+        config = tiny.replace(**change, epochs=1, compensator_epochs=1)
+        model = fit(*ring, config, "cpu", [log]).model
+        for stage, name in (("diffusion", "L_Diff"), ("compensator", "L_Com")):
+            check_loss(model, name, 1e3 * log.frame(stage)[name].max(), 1)
 
 
 def test_devices(one_sentence):

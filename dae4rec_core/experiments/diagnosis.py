@@ -21,6 +21,7 @@ from dae4rec_core.data.files import load_interactions
 from dae4rec_core.data.properties import properties
 from dae4rec_core.experiments import maps
 from dae4rec_core.experiments.baselines import baselines
+from dae4rec_core.memory import training_bytes
 from dae4rec_core.method.gae import pretrain_gae
 from dae4rec_core.method.graph import ItemGraph, steps_of
 from dae4rec_core.method.losses import total_loss
@@ -44,9 +45,6 @@ OFTEN = 0.1  # share of returns
 LATE = 0.1  # share of the training interactions after the median test answer
 FEW = 1_000  # training examples
 OFF_THE_MAP = 1.5  # standard deviations of the towns to the nearest one; from a town to the next it is 0.5 to 1.5
-
-PROCESS = 0.6 * 2**30  # bytes of Python, the libraries, their threads' buffers and a batch's activations, measured
-ROW = 150  # bytes of an interaction while the file is read and encoded, measured
 
 
 class Finding(NamedTuple):
@@ -392,25 +390,6 @@ def costs(dataset: Dataset, split: Split, graph: ItemGraph, config: Config, devi
         Finding("memory of improved in GiB", memory, f"Training improved on a CPU holds about {memory:.1f} GiB."),
         Finding("memory in GiB", held, f"This diagnosis, with its timed steps, has held {held:.1f} GiB at most."),
     ]
-
-
-def training_bytes(dataset: Dataset, split: Split, config: Config) -> float:
-    """An estimate of what a training holds at most on a CPU, the sum of
-
-    PROCESS and ROW x interactions, whatever is trained;
-    examples: N x max_len x 8 bytes, and while they are made three more arrays of that size;
-    parameters: 4 bytes each, five times: weights, gradients, Adam's two moments, the best epoch's copy;
-    batch scores: |V| x batch_size x 4 bytes, four times: products, with gains, log-softmax, its gradient.
-
-    Not all of it is held at the same moment, and the table of neighbours that judges the compensator is left out. Short
-    trainings of `improved` held 0.8 GiB on the town (the estimate is 15% lower), 1.2 on a town of 25,000 users and
-    20,000 venues (equal), 1.9 on one of 100,000 users (24% higher), 1.2 on online_retail (14% lower).
-    """
-    examples = len(split.training_targets(dataset)) * config.data.max_len * 8
-    with torch.device("meta"):  # shapes without memory
-        parameters = 4 * sum(p.numel() for p in make_model(dataset.n_items, config).parameters())
-    batch_scores = 4 * dataset.n_items * config.train.batch_size
-    return PROCESS + ROW * len(dataset.items) + 4 * examples + 5 * parameters + 4 * batch_scores
 
 
 def peak_bytes() -> int:

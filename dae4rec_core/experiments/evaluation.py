@@ -23,6 +23,7 @@ from dae4rec_core.data.dataset import (
 from dae4rec_core.data.town import load_town_law, town_ceiling
 from dae4rec_core.events import Callback, History
 from dae4rec_core.experiments.baselines import baselines
+from dae4rec_core.method.sampling import choose_tau
 from dae4rec_core.ranking import METRICS, QueryScorer, evaluate, metrics_of_ranks, rank_of
 from dae4rec_core.recommender import Recommender
 from dae4rec_core.training import fit, pretrained, train_compensator
@@ -154,11 +155,15 @@ def delta_runs(
     device: str | torch.device = "auto",
     callbacks: Sequence[Callback] = (),
 ) -> Iterator[tuple[Recommender, History]]:
-    """A fit for every (delta, seed), with its log; Z* is pretrained once for each seed that needs it."""
+    """A fit for every (delta, seed), with its log; Z* is pretrained once for each seed that needs it.
+
+    Raises ValueError for an impossible delta or seed before the first fit.
+    """
     z_stars: dict[int, torch.Tensor] = {}
+    configs = [config.replace(delta=delta, seed=seed) for delta, seed in settings]
     graph, place = training_graph(dataset, split), choose_device(device)
-    for delta, seed in settings:
-        one, log = config.replace(delta=delta, seed=seed), History()
+    for one in configs:
+        delta, seed, log = one.diffusion.delta, one.train.seed, History()
         if delta > 0 and config.diffusion.aime_target == "gae" and seed not in z_stars:
             z_stars[seed] = pretrained(graph, one, place, callbacks)
         yield fit(dataset, split, one, place, [log, *callbacks], z_star=z_stars.get(seed)), log
@@ -179,8 +184,11 @@ def sweep(
 ) -> pd.DataFrame:
     """Baselines once, then a fit for every (delta, seed), each evaluated at every S: a tidy table.
 
-    `on_rows` receives the table so far after each fit, so that a long sweep loses nothing when it is stopped.
+    `on_rows` receives the table so far after each fit, so that a long sweep loses nothing when it is stopped. Raises
+    ValueError for an S that is not in 1..T before anything is trained.
     """
+    for s in steps:
+        choose_tau(config.diffusion.timesteps, s)
     rows = list(baseline_rows(dataset, split, config))
     settings = [(delta, seed) for seed in seeds for delta in deltas]
     for recommender, _ in delta_runs(dataset, split, config, settings, device, callbacks):

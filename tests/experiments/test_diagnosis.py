@@ -8,11 +8,9 @@ import pandas as pd
 import pytest
 
 from dae4rec_core.__main__ import main
-from dae4rec_core.config import PRESETS, Config
-from dae4rec_core.data.dataset import prepare
+from dae4rec_core.config import Config
 from dae4rec_core.data.town import make_town
-from dae4rec_core.experiments.diagnosis import DENSE, FEW, LATE, OFTEN, STRONG, advice, diagnose, training_bytes
-from dae4rec_core.method.variants import make_model
+from dae4rec_core.experiments.diagnosis import DENSE, FEW, LATE, OFTEN, STRONG, advice, diagnose
 
 RESULTS = Path(__file__).parents[2] / "results"
 RULES = ["popularity", "recency", "first-order transitions", "symmetric transitions", "sequential rules"]
@@ -154,23 +152,6 @@ def test_the_advice_says_what_the_results_hold():
     means = (100 * tried.groupby(["data", "similarity"])["HR@10"].mean()).unstack()
     assert means.loc["town", ["graph", "counts"]].round(1).tolist() == [23.7, 29.3]
     assert abs(means.loc["gowalla", "counts"] - means.loc["gowalla", "graph"]) < 0.5
-
-
-def test_memory_is_the_sum_of_its_terms(data):
-    config = PRESETS["improved"].replace(k_core=1)
-    dataset, split = prepare(data[0], config)
-
-    def grown(**changes):
-        return training_bytes(dataset, split, config.replace(**changes)) - training_bytes(dataset, split, config)
-
-    examples = len(data[1]) + 10 - 3 * 150
-    assert grown(batch_size=513) == 4 * 4 * dataset.n_items
-    places = 128 + 1 + 128  # an embedding of the place, and what Returns learns for it
-    assert grown(max_len=51) == 4 * 8 * examples + 5 * 4 * places
-    parameters = [
-        sum(p.numel() for p in make_model(dataset.n_items, c).parameters()) for c in (config, config.replace(dim=64))
-    ]
-    assert grown(dim=64) == 5 * 4 * (parameters[1] - parameters[0])
 
 
 BAD = {

@@ -100,6 +100,22 @@ def test_a_sweep_has_a_row_for_every_setting_and_tells_as_it_goes(ring, tiny):
     assert one[("HR@10", "std")].item() == pytest.approx(np.std(seeds, ddof=1))
 
 
+@pytest.mark.parametrize(
+    "deltas, steps, seeds, words",
+    [
+        ([0.0], [1, 11], [0], ["S is 11", "T = 10"]),
+        ([0.0, float("nan")], [1], [0], ["Config.delta is nan"]),
+        ([0.0], [1], [0, -1], ["Config.seed is -1"]),
+    ],
+)
+def test_an_impossible_sweep_is_refused_before_anything_is_trained(
+    ring, tiny, one_sentence, deltas, steps, seeds, words
+):
+    events = []
+    one_sentence(lambda: sweep(*ring, tiny, deltas, steps, seeds, "cpu", callbacks=[events.append]), *words)
+    assert events == []
+
+
 def test_a_sweep_without_compensators_has_no_row_for_them(ring, tiny):
     table = sweep(*ring, tiny.replace(epochs=1, compensator_epochs=0, delta=0.0), [0.0], [1, 2], [0], "cpu")
     assert table.loc[table["method"] == "DAE4Rec", "compensator"].tolist() == [False] * 4

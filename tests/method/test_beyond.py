@@ -127,7 +127,7 @@ def test_the_best_items_with_gains_are_those_of_the_dense_scores(k):
     recommender = Recommender(model, [f"i{item}" for item in range(ITEMS)])
     histories = [["i3", "i5"], ["i1", "i2", "i3", "i3"]]
     found = recommender.recommend_many(histories, k, steps=5, compensate=False)
-    scorer = recommender.scorer(5, compensate=False)
+    scorer = recommender.scorer(5, compensate=False, shared_noise=True)
     values, best = scores(scorer.query(HISTORY), scorer.items).topk(k)
     assert found["item_id"].tolist() == [f"i{item}" for item in best.flatten().tolist()]
     torch.testing.assert_close(torch.tensor(found["score"].to_numpy()), values.flatten())
