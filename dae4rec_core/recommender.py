@@ -20,10 +20,10 @@ from dae4rec_core.ranking import QueryScorer
 from dae4rec_core.retrieval import ItemIndex, check_seen, top_items
 from dae4rec_core.streams import Purpose, stream
 
-# Users whose lists are made at once, on a device. Products of another shape may round differently, so one user alone
-# is served among as many copies; and so may rows at other places in memory, unless each begins at a multiple of 64
-# bytes, 16 numbers of float32.
-SERVED = {"cpu": 64, "cuda": 1024}
+# Users whose lists are made at once, on the CPU and elsewhere. Products of another shape may round differently, so one
+# user alone is served among as many copies; and so may rows at other places in memory, unless each begins at a multiple
+# of 64 bytes, 16 numbers of float32.
+SERVED, SERVED_ELSEWHERE = 64, 1024
 ALIGNED = 16
 
 
@@ -233,7 +233,7 @@ class Recommender:
         scorer = self.scorer(steps, compensate, seed, shared_noise=True)
         items, ends = self._encode(histories)
         values, found = [], []
-        served = SERVED[self.model.device.type] if draws is None else 1
+        served = 1 if draws is not None else SERVED if self.model.device.type == "cpu" else SERVED_ELSEWHERE
         copies = ALIGNED // math.gcd(ALIGNED, sizes.dim, sizes.hidden)  # rows from an aligned one to the next
         for start in range(0, len(histories), served):
             users = np.arange(start, start + served).clip(max=len(histories) - 1)  # the last one fills the last batch

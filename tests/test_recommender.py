@@ -267,7 +267,7 @@ def test_a_user_gets_the_same_list_whoever_else_asks(tiny, dim, hidden, steps):
     recommender = Recommender(DAE4Rec(50, config), [f"i{n}" for n in range(50)])
     recommender.compensators[steps] = Compensator(config.model)
     rng = np.random.default_rng(dim)
-    users = [[f"i{n}" for n in rng.integers(50, size=rng.integers(1, 9))] for _ in range(SERVED["cpu"] + 9)]
+    users = [[f"i{n}" for n in rng.integers(50, size=rng.integers(1, 9))] for _ in range(SERVED + 9)]
     alone = [recommender.recommend(history, 50, steps, seed=5) for history in users]
     for size in (2, 7, len(users)):
         asking = rng.permutation(len(users))[:size]
