@@ -1,0 +1,213 @@
+"""Damaged files: each is read as it stands, or refused in one sentence; never a traceback, never something else.
+
+Every trial is made from its number alone, so that a failure can be made again: `Trial(number)`. Here the trials run for
+a few seconds, under `make fuzz` as long as it is told.
+"""
+
+import csv
+import io
+import math
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from dae4rec_core.data.files import load_interactions
+
+SECONDS = float(os.environ.get("FUZZ_SECONDS", 4))
+LEAST = 200  # trials, however busy the machine is
+
+
+def fuzz(trial: Callable[[np.random.Generator], str]) -> Counter[str]:
+    """How often each outcome came, among the trials 0, 1, ... that fit into the time.
+
+    trial: gets its own random numbers, returns an outcome, and raises whatever must not happen.
+    """
+    outcomes: Counter[str] = Counter()
+    end = time.monotonic() + SECONDS
+    while outcomes.total() < LEAST or time.monotonic() < end:
+        number = outcomes.total()
+        try:
+            outcomes[trial(np.random.default_rng(number))] += 1
+        except Exception as error:
+            raise AssertionError(f"Trial {number} of {trial.__name__}: {error!r}") from error
+    print(trial.__name__, dict(outcomes.most_common()))
+    return outcomes
+
+
+# ---- interactions and items as CSV -------------------------------------------------------------------
+
+Row = tuple[str, str, float]
+IDS = ["u1", "u2", "a", "b", "1", "001", "10", "NA", "null", "nan", "True", "2012", "é", "a,b", 'say "a"', " a"]
+CLOCKS = ["inf", "-inf", "nan", "True", "18:00", "now", "today", "", " ", "NaT", "1e3", "03/04/2012", "13/04/2012"]
+CLOCKS += ["04/13/2012", "2012-04-03", "2012-04", "2012", "20120403", "2012-04-03T18:00:00+02:00", "2012-13-04", "0x10"]
+FORMS = ["%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d", "%d/%m/%Y", "%m/%d/%Y %H:%M", "%d.%m.%Y", "%d %b %Y"]
+
+
+def whole_table(rng: np.random.Generator) -> list[list[str]]:
+    """A table of interactions, its header first: ids that look like other things, times of one kind."""
+    header = ["user_id", "item_id", "timestamp", "shop", "note"][: rng.integers(3, 6)]
+    moments = rng.integers(1_300_000_000, 1_400_000_000, size=rng.integers(2, 25))
+    form = rng.choice(["seconds", "decimals", *FORMS])
+    rows = [dict(zip(header[:2], rng.choice(IDS, 2), strict=True)) for _ in moments]
+    for row, moment in zip(rows, moments.tolist(), strict=True):
+        stamp = {"seconds": str(moment), "decimals": f"{moment}.25"}.get(form)
+        row |= {"timestamp": stamp or datetime.fromtimestamp(moment, UTC).strftime(form)}
+        row |= {"shop": str(rng.integers(9)), "note": rng.choice(["", "fine", "5, or 6", 'an "ill" one'])}
+    if rng.random() < 0.3:
+        rng.shuffle(header)
+    return [header, *([row[name] for name in header] for row in rows)]
+
+
+def damaged(table: list[list[str]], rng: np.random.Generator) -> bytes:
+    """The table as a CSV file, with one to three damages, or with none."""
+
+    def cells() -> None:
+        row = table[rng.integers(len(table))]
+        place = int(rng.integers(len(row))) if row else 0
+        match rng.integers(6):
+            case 0:
+                row.insert(place, str(rng.choice([*IDS, ""])))
+            case 1:
+                del row[place : place + 1]
+            case 2:
+                rng.shuffle(row)
+            case 3:
+                row[place : place + 1] = [str(rng.choice([*CLOCKS, *IDS]))]
+            case 4:  # every row a field longer than the header
+                for other in table[1:]:
+                    other.insert(place, "x")
+            case 5:  # a column twice, or a needed one renamed
+                table[0][place : place + 1] = [str(rng.choice([*table[0], "user_id", "timestamp", "x"]))]
+        if rng.random() < 0.5 and "timestamp" in table[0]:
+            row = table[rng.integers(1, len(table))]
+            place = table[0].index("timestamp")
+            row[place : place + 1] = [str(rng.choice(CLOCKS))]
+
+    def characters(text: str) -> str:
+        place = int(rng.integers(len(text) + 1))
+        match rng.integers(7):
+            case 0:  # inserted
+                return text[:place] + str(rng.choice(list('",\n\r\0 \t;x1-\ufeff\x85'))) + text[place:]
+            case 1:  # a pair of stray quotes
+                other = int(rng.integers(len(text) + 1))
+                a, b = sorted([place, other])
+                return text[:a] + '"' + text[a:b] + '"' + text[b:]
+            case 2:  # quotes around what lies between two commas, rows apart
+                commas = [m.start() for m in re.finditer(r"[,\n]", text)] or [0]
+                a, b = sorted(rng.choice(commas, 2).tolist())
+                return text[: a + 1] + '"' + text[a + 1 : b] + '"' + text[b:]
+            case 3:  # taken out
+                return text[:place] + text[place + int(rng.integers(1, 12)) :]
+            case 4:  # cut off
+                return text[:place]
+            case 5:  # a blank line, or one with blanks
+                return re.sub("(?<=\n)", str(rng.choice(["\n", "  \n", "\t\n"])), text, count=1)
+            case _:
+                return text.replace("\n", str(rng.choice(["\r\n", "\r"])))
+
+    def octets(data: bytes) -> bytes:
+        place = int(rng.integers(len(data) + 1))
+        return data[:place] + bytes([rng.integers(256)]) + data[place + int(rng.integers(2)) :]
+
+    damages = rng.integers(3, size=rng.integers(4))
+    for _ in range((damages == 0).sum()):
+        cells()
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n", quoting=int(rng.integers(2))).writerows(table)
+    found = text.getvalue()
+    for _ in range((damages == 1).sum()):
+        found = characters(found)
+    data = found.encode()
+    for _ in range((damages == 2).sum()):
+        data = octets(data)
+    return data
+
+
+def plain_rows(data: bytes) -> list[list[str]] | None:
+    """The fields of a CSV file by its grammar, header first, without blank lines; None where it breaks the grammar."""
+    text, rows, place = data.decode().removeprefix("\ufeff"), [[]], 0
+    field = re.compile(r'"((?:[^"]|"")*)"(?=[,\r\n]|\Z)|([^",\r\n][^,\r\n]*|)(?=[,\r\n]|\Z)')
+    while place <= len(text):
+        found = field.match(text, place)
+        if found is None:
+            return None
+        rows[-1].append(found[2] if found[1] is None else found[1].replace('""', '"'))
+        place = found.end()
+        if text[place : place + 1] != ",":
+            if len(rows[-1]) == 1 and found[1] is None and not found[2].strip(" \t"):
+                rows.pop()
+            place += text[place : place + 2] == "\r\n"
+            rows.append([])
+        place += 1
+    return rows[:-1]
+
+
+def plain_times(stamps: list[str]) -> list[float] | None:
+    """The times of a whole column in Unix seconds; None where it isn't of one kind, or could be of two."""
+    if all(re.fullmatch(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", stamp, re.ASCII) for stamp in stamps):
+        found = [float(stamp) for stamp in stamps]
+        return found if all(map(math.isfinite, found)) else None
+    iso = r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?|\d{8}"
+    readings = []
+    for form in [None, *FORMS[3:], "%m/%d/%Y", "%d/%m/%Y %H:%M", "%m.%d.%Y"]:
+        try:
+            if form is None:
+                moments = [datetime.fromisoformat(re.fullmatch(iso, stamp, re.ASCII)[0]) for stamp in stamps]
+            else:
+                moments = [datetime.strptime(stamp, form) for stamp in stamps]
+            readings.append([(m if m.tzinfo else m.replace(tzinfo=UTC)).timestamp() for m in moments])
+        except (ValueError, TypeError):
+            pass
+    return readings[0] if readings and all(found == readings[0] for found in readings) else None
+
+
+def plain_reading(data: bytes) -> list[Row] | None:
+    """What stands in the file, read as plainly as can be; None where it must be refused."""
+    try:
+        rows = plain_rows(data)
+    except UnicodeDecodeError:
+        return None
+    if not rows or b"\0" in data or not {"user_id", "item_id", "timestamp"} <= set(rows[0]):
+        return None
+    header, *rows = rows
+    if not rows or any(len(row) != len(header) for row in rows):
+        return None
+    if any(times > 1 for name, times in Counter(header).items() if name):
+        return None
+    users, items, stamps = ([row[header.index(name)] for row in rows] for name in ("user_id", "item_id", "timestamp"))
+    if any(not name or "\n" in name or "\r" in name for name in users + items):
+        return None
+    times = plain_times(stamps)
+    return times and list(zip(users, items, times, strict=True))
+
+
+def test_damaged_interactions(tmp_path):
+    path = tmp_path / "a.csv"
+
+    def interactions(rng: np.random.Generator) -> str:
+        table = whole_table(rng)
+        text = io.StringIO()
+        csv.writer(text).writerows(table)
+        original = plain_reading(text.getvalue().encode())
+        data = damaged(table, rng)
+        path.write_bytes(data)
+        expected = plain_reading(data)
+        try:
+            frame, _ = load_interactions(path)
+        except (ValueError, FileNotFoundError) as error:
+            sentence = str(error)
+            assert sentence.startswith(str(path)) and sentence.endswith(".") and "\n" not in sentence, sentence
+            assert expected is None, f"refused: {sentence}, {data!r}"
+            return "refused in a sentence"
+        found = [(str(u), str(i), float(t)) for u, i, t in frame[["user_id", "item_id", "timestamp"]].to_numpy()]
+        assert found == expected, f"{found} is not what stands in {data!r}"
+        return "read, and as before" if found == original else "read, as the damaged file now says"
+
+    outcomes = fuzz(interactions)
+    assert min(outcomes.values()) > 0.02 * outcomes.total() and len(outcomes) == 3
