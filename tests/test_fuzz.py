@@ -15,7 +15,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import numpy as np
-import pytest
 
 from dae4rec_core.data.files import load_interactions
 
@@ -140,7 +139,7 @@ def plain_rows(data: bytes) -> list[list[str]] | None:
         rows[-1].append(found[2] if found[1] is None else found[1].replace('""', '"'))
         place = found.end()
         if text[place : place + 1] != ",":
-            if len(rows[-1]) == 1 and found[1] is None and not found[2].strip(" \t"):
+            if len(rows[-1]) == 1 and found[0] == "":  # a blank line
                 rows.pop()
             place += text[place : place + 2] == "\r\n"
             rows.append([])
@@ -161,6 +160,8 @@ def plain_times(stamps: list[str]) -> list[float] | None:
                 moments = [datetime.fromisoformat(re.fullmatch(iso, stamp, re.ASCII)[0]) for stamp in stamps]
             else:
                 moments = [datetime.strptime(stamp, form) for stamp in stamps]
+            if any(not 1678 <= m.year <= 2261 for m in moments):
+                continue
             readings.append([(m if m.tzinfo else m.replace(tzinfo=UTC)).timestamp() for m in moments])
         except (ValueError, TypeError):
             pass

@@ -2,8 +2,8 @@
 
 import csv
 import gzip
-import sys
 import zlib
+from array import array
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -77,48 +77,49 @@ def _first(bad: pd.Series) -> str:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    """A CSV file whose rows all have as many fields as its header.
+    lines = _lines_of_rows(path)
+    try:  # low_memory would guess the type of a column piece by piece
+        frame = pd.read_csv(path, encoding="utf-8", dtype=dict.fromkeys(IDS, str), low_memory=False)
+        # read again, since pandas can't leave "NA" and "null" alone in some columns only
+        ids = pd.read_csv(path, encoding="utf-8", usecols=lambda name: name in IDS, dtype=str, na_filter=False)
+    except pd.errors.ParserError as error:
+        raise ValueError(f"{path} can't be read as a table ({error}); mend its quotes.") from None
+    if len(frame) != len(lines):  # one column only, where a line of blanks is a row for one of them
+        raise ValueError(f"{path} can't be read as a table (a line holds only blanks); remove such lines.")
+    for name in ids.columns:
+        frame[name] = ids[name].astype("string").replace({"": pd.NA})
+    return frame.set_axis(pd.Index(lines, name="line"))
 
-    pandas reads it, and the csv module before it: pandas would take "NA" for a missing id, the first field of rows
-    longer than their header for an index, and half of a number with a NUL in it, and it can't tell the line of a row.
+
+def _lines_of_rows(path: Path) -> array:
+    """On which line of a CSV file each row begins; raises ValueError unless all are as long as the header.
+
+    The csv module looks at the file before pandas, which would take the first field of longer rows for an index, fill
+    shorter ones, stop at a NUL and accept stray quotes, all in silence.
     """
-    lines: list[int] = []
-    ids: dict[str, list[str]] = {}
+    lines, header, end = array("q"), None, 0
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", newline="") as file:
-        rows, end, header = csv.reader(file, strict=True), 0, None
+        rows = csv.reader(file, strict=True)
         try:
             for row in rows:
                 line, end = end + 1, rows.line_num
-                text = "".join(row)
-                if "\0" in text:
+                if "\0" in "".join(row):
                     raise ValueError(f"{path}, line {line}: it holds a NUL character; remove it.")
-                if len(row) <= 1 and not text.strip(" \t"):
-                    continue  # a blank line
                 if header is None:
-                    header = row
-                    _check_names(header, path)
-                    ids = {name: [] for name in IDS if name in header}
-                elif len(row) != len(header):
+                    header = row or None  # blank lines are skipped
+                elif len(row) == len(header):
+                    lines.append(line)
+                elif row:
                     raise ValueError(
-                        f"{path}, line {line}: it has {len(row)} fields and the header has {len(header)}; "
+                        f"{path}, line {line}: its number of fields is {len(row)} and the header's is {len(header)}; "
                         "leave nothing out between commas, and put a field that holds a comma in quotes."
                     )
-                else:
-                    lines.append(line)
-                    for name, values in ids.items():
-                        values.append(sys.intern(row[header.index(name)]))  # one copy of each id in memory
         except csv.Error as error:
             raise ValueError(f"{path}, line {end + 1}: its quotes don't match ({error}); mend them.") from None
     if header is None:
         raise ValueError(f"{path} is empty; it needs a header {','.join(COLUMNS)} and rows below it.")
-    try:  # low_memory would guess the types of a column piece by piece
-        frame = pd.read_csv(path, encoding="utf-8", dtype=dict.fromkeys(IDS, str), low_memory=False)
-    except pd.errors.ParserError as error:
-        raise ValueError(f"{path} can't be read as a table ({error}); mend its quotes.") from None
-    frame.index = pd.Index(lines, name="line")
-    return frame.assign(**{name: pd.array(values, "string") for name, values in ids.items()}).replace(
-        {name: {"": pd.NA} for name in ids}
-    )
+    _check_names(header, path)
+    return lines
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:

@@ -13,7 +13,7 @@ DATES += ["%Y/%m/%d", "%Y.%m.%d", "%d %b %Y", "%d-%b-%Y", "%d %B %Y", "%b %d %Y"
 CLOCKS = ["", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p"]
 FORMATS = [date + clock for date, clock in itertools.product(DATES, CLOCKS)]
 FORMATS += ["%a %b %d %H:%M:%S %z %Y", "%a, %d %b %Y %H:%M:%S %z", "%a, %d %b %Y %H:%M:%S GMT"]
-SHORT = r":\d(?!\d)"  # a minute or second of one digit, which strptime takes and no program writes
+WHOLE = r"\d{4}(?!.*:\d(?!\d))"  # pandas takes "now" in any format, and minutes of one digit, which nobody writes
 
 
 def unix_seconds(stamps: pd.Series, path: Path) -> pd.Series:
@@ -55,11 +55,12 @@ def _readings(text: pd.Series) -> list[pd.Series]:
     iso = _seconds(text.where(text.str.fullmatch(ISO)), "ISO8601")
     if iso.notna().all():
         return [iso]
-    text = text.mask(text.str.contains(SHORT))
+    text = text.where(text.str.contains(WHOLE))
     formats = [form for form in FORMATS if _seconds(text.head(1), form).notna().all()]
     return [numbers, iso, *(_seconds(text, form) for form in formats)]
 
 
 def _seconds(stamps: pd.Series, form: str | None = None) -> pd.Series:
     parsed = pd.to_datetime(stamps, errors="coerce", utc=True, format=form)
+    parsed = parsed.where(parsed.dt.year.between(1678, 2261))  # what counts in nanoseconds; beyond them is no visit
     return (parsed - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
