@@ -79,7 +79,7 @@ def _first(bad: pd.Series) -> str:
 def _read_csv(path: Path) -> pd.DataFrame:
     lines = _lines_of_rows(path)
     try:  # low_memory would guess the type of a column piece by piece
-        frame = pd.read_csv(path, encoding="utf-8", dtype=dict.fromkeys(IDS, str), low_memory=False)
+        frame = pd.read_csv(path, encoding="utf-8", dtype=dict.fromkeys(IDS, str), low_memory=False, float_precision="round_trip")
         # read again, since pandas can't leave "NA" and "null" alone in some columns only
         ids = pd.read_csv(path, encoding="utf-8", usecols=lambda name: name in IDS, dtype=str, na_filter=False)
     except pd.errors.ParserError as error:
