@@ -67,8 +67,8 @@ class Account:
     def __str__(self) -> str:
         """One sentence on what was left out, and others where there is more to say."""
         text = (
-            f"Of {self.loaded:,} interactions were left out: {self.repeats:,} repeats, {self.core:,} by the k-core, "
-            f"{self.unknown:,} with items unknown in training; {self.users:,} users and {self.items:,} items have none left."
+            f"Of {self.loaded:,} interactions were left out: {self.repeats:,} repeats, {self.core:,} by the k-core "
+            f"and {self.unknown:,} with items unknown in training; {self.users:,} users and {self.items:,} items went."
         )
         if self.single:
             text += f" Users left with a single one, which has nothing to teach or test: {self.single:,}."

@@ -79,7 +79,9 @@ def _first(bad: pd.Series) -> str:
 def _read_csv(path: Path) -> pd.DataFrame:
     lines = _lines_of_rows(path)
     try:  # low_memory would guess the type of a column piece by piece
-        frame = pd.read_csv(path, encoding="utf-8", dtype=dict.fromkeys(IDS, str), low_memory=False, float_precision="round_trip")
+        frame = pd.read_csv(
+            path, encoding="utf-8", dtype=dict.fromkeys(IDS, str), low_memory=False, float_precision="round_trip"
+        )
         # read again, since pandas can't leave "NA" and "null" alone in some columns only
         ids = pd.read_csv(path, encoding="utf-8", usecols=lambda name: name in IDS, dtype=str, na_filter=False)
     except pd.errors.ParserError as error:
@@ -124,14 +126,15 @@ def _lines_of_rows(path: Path) -> array:
 
 def _read_parquet(path: Path) -> pd.DataFrame:
     """A Parquet file whose ids are text or whole numbers."""
-    schema = pq.read_schema(path)
-    _check_names(schema.names, path)
-    for field in schema:
+    table = pq.read_table(path)
+    table.validate(full=True)  # text that is no UTF-8 would fail wherever it is used
+    _check_names(table.schema.names, path)
+    for field in table.schema:
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
         if field.name in IDS and not (text or pa.types.is_integer(kind)):
             raise ValueError(f"{path}: {field.name} is of type {kind}; make it text or whole numbers.")
-    frame = pd.read_parquet(path)
+    frame = table.to_pandas(ignore_metadata=True)  # what pandas noted beside the columns may be damaged too
     for name in frame.columns.intersection(IDS):
         frame[name] = frame[name].astype("string").replace({"": pd.NA})
     return frame.set_axis(pd.RangeIndex(1, len(frame) + 1, name="row"))

@@ -63,4 +63,4 @@ def _readings(text: pd.Series) -> list[pd.Series]:
 def _seconds(stamps: pd.Series, form: str | None = None) -> pd.Series:
     parsed = pd.to_datetime(stamps, errors="coerce", utc=True, format=form)
     parsed = parsed.where(parsed.dt.year.between(1678, 2261))  # what counts in nanoseconds; beyond them is no visit
-    return (parsed - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
+    return (parsed - pd.Timestamp(0, tz="UTC")) // pd.Timedelta(microseconds=1) / 1_000_000  # exact, which / isn't
