@@ -14,7 +14,7 @@ help:
 	@echo "make lab        install into .venv and open JupyterLab on the first notebook"
 	@echo "make check      ruff, mypy and the quick unit tests, in under a minute"
 	@echo "make test       install into .venv and run unit tests and strict nbval over every notebook"
-	@echo "make fuzz       damage files at random for an hour and see what becomes of each (SECONDS=600: ten minutes a kind)"
+	@echo "make fuzz       damage files at random for an hour and count what becomes of them (SECONDS=60: a minute for each test)"
 	@echo "make run        train from nothing to a results table; DATA=path for your own data, ARGS='--epochs 5' for options"
 	@echo "make artifacts  make the checkpoint and sweeps that the notebooks load (DATA=path for your own)"
 	@echo "make notebooks  re-execute the notebooks in place"

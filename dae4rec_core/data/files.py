@@ -126,7 +126,7 @@ def _lines_of_rows(path: Path) -> array:
 
 def _read_parquet(path: Path) -> pd.DataFrame:
     """A Parquet file whose ids are text or whole numbers."""
-    table = pq.read_table(path)
+    table = pq.read_table(path).replace_schema_metadata()  # without what pandas noted there, which may be damaged
     table.validate(full=True)  # text that is no UTF-8 would fail wherever it is used
     _check_names(table.schema.names, path)
     for field in table.schema:
@@ -134,7 +134,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
         if field.name in IDS and not (text or pa.types.is_integer(kind)):
             raise ValueError(f"{path}: {field.name} is of type {kind}; make it text or whole numbers.")
-    frame = table.to_pandas(ignore_metadata=True)  # what pandas noted beside the columns may be damaged too
+    frame = table.to_pandas()
     for name in frame.columns.intersection(IDS):
         frame[name] = frame[name].astype("string").replace({"": pd.NA})
     return frame.set_axis(pd.RangeIndex(1, len(frame) + 1, name="row"))
