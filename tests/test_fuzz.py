@@ -188,8 +188,9 @@ def plain_table(data: bytes, needed: list[str]) -> dict[str, list[str]] | None:
 
 
 def plain_interactions(data: bytes) -> list[Row] | None:
+    """The interactions that stand in a CSV file; None where it must be refused."""
     table = plain_table(data, ["user_id", "item_id", "timestamp"])
-    times = table and table["timestamp"] and plain_times(table["timestamp"])
+    times = plain_times(table["timestamp"]) if table and table["timestamp"] else None
     return times and list(zip(table["user_id"], table["item_id"], times, strict=True))
 
 

@@ -49,7 +49,7 @@ def _read_table(path: Path, needed: list[str]) -> pd.DataFrame:
     try:
         frame = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
     except (UnicodeDecodeError, OSError, EOFError, zlib.error, pa.ArrowException) as error:  # zlib's: a damaged .gz
-        why = str(error).strip().splitlines()[0]
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path} can't be read as a table ({why}); give CSV, CSV.GZ or Parquet.") from None
     missing = [name for name in needed if name not in frame]
     if missing:
