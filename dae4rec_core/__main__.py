@@ -324,11 +324,11 @@ def town_command(options: argparse.Namespace) -> None:
 
 
 def describe(dataset: Dataset, split: Split) -> str:
-    """One line on the size of a data set."""
+    """One line on the size of a data set, and one on what was left out of its file."""
     facts = dataset.statistics()
     return (
         f"{dataset.name}: {facts['records']:,} interactions, {facts['users']:,} users, {facts['items']:,} items, "
-        f"average length {facts['average length']:.1f}; {len(split.test):,} users are tested"
+        f"average length {facts['average length']:.1f}; {len(split.test):,} users are tested\n{dataset.account}"
     )
 
 

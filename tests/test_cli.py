@@ -91,6 +91,7 @@ def test_run_without_names_or_law_shows_item_ids(place, tmp_path, capfd):
     assert "the law" not in text
     assert text.startswith("ring: ")
     assert "60 users, 30 items" in text and "user u00, after i" in text
+    assert "\nOf 719 interactions were left out: 0 repeats, 0 by the k-core" in text
 
 
 def test_run_marks_the_answer_and_not_its_namesakes(ring_frame, tmp_path, capfd):

@@ -1,5 +1,6 @@
 """Interactions: filter, encode, split, and turn into next-item examples."""
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -46,11 +47,43 @@ class Examples:
 
 
 @dataclass(frozen=True)
+class Account:
+    """What became of the interactions of a file: loaded = repeats + core + unknown + those of the Dataset.
+
+    repeats: left out by the rule for repeats, in the file as it stands. core: left out by the k-core, with the repeats
+    that it made. unknown: see Split. users, items: how many have nothing left. single: users left with one interaction,
+    who neither teach nor test. described: items that items.csv has a row for; None where there is no such file.
+    """
+
+    loaded: int
+    repeats: int
+    core: int
+    unknown: int
+    users: int
+    items: int
+    single: int
+    described: int | None
+
+    def __str__(self) -> str:
+        """One sentence on what was left out, and others where there is more to say."""
+        text = (
+            f"Of {self.loaded:,} interactions were left out: {self.repeats:,} repeats, {self.core:,} by the k-core "
+            f"and {self.unknown:,} with items unknown in training; {self.users:,} users and {self.items:,} items went."
+        )
+        if self.single:
+            text += f" Users left with a single one, which has nothing to teach or test: {self.single:,}."
+        if self.described is not None:
+            text += f" items.csv describes {self.described:,} of the items."
+        return text
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Encoded interactions, all users behind one another.
 
     items, timestamps: (N,), sorted by user, then time. User u owns positions offsets[u] .. offsets[u+1]-1.
     user_ids, item_ids: the original ids by index. attributes: a row an item, other columns as they came.
+    account: what was left out of the file, where `prepare` read one.
     """
 
     name: str
@@ -60,6 +93,7 @@ class Dataset:
     user_ids: np.ndarray
     item_ids: np.ndarray
     attributes: pd.DataFrame
+    account: Account | None = None
 
     @property
     def n_users(self) -> int:
@@ -341,21 +375,44 @@ def length_grouped_order(
 
 
 def prepare(path: str | Path, config: Config) -> tuple[Dataset, Split]:
-    """Load, filter, encode and split by one configuration.
+    """Load, filter, encode and split by one configuration; Dataset.account says what was left out.
 
     With leave_last_out the filter sees all interactions, with global_time only the training period's, see
     `filter_before`; there the shares that `time_cuts` takes are of the interactions as loaded, so that what happens
-    after the first cut can't move it. Raises FileNotFoundError or ValueError with one sentence.
+    after the first cut can't move it. Warns where an items.csv describes no item. Raises FileNotFoundError or
+    ValueError with one sentence.
     """
-    frame, items = load_interactions(path)
+    loaded, items = load_interactions(path)
     path, data = Path(path), config.data
     name = path.name if path.is_dir() else path.name.split(".")[0]
     if name == "interactions":  # the file of a folder named after the data
         name = path.resolve().parent.name
     if data.split == "global_time":
-        cuts = time_cuts(frame["timestamp"].to_numpy())
-        frame, unknown = filter_before(frame, cuts[0], data.k_core, data.repeats)
+        cuts = time_cuts(loaded["timestamp"].to_numpy())
+        frame, unknown = filter_before(loaded, cuts[0], data.k_core, data.repeats)
         dataset = encode(frame, items, name)
-        return dataset, replace(global_time(dataset, cuts=cuts), unknown=unknown)
-    dataset = encode(filter_interactions(frame, data.k_core, data.repeats), items, name)
-    return dataset, leave_last_out(dataset)
+        split = replace(global_time(dataset, cuts=cuts), unknown=unknown)
+    else:
+        dataset = encode(filter_interactions(loaded, data.k_core, data.repeats), items, name)
+        split = leave_last_out(dataset)
+    account = _account(loaded, items, dataset, split.unknown, data.repeats)
+    if account.described == 0:
+        warnings.warn(
+            f"The items.csv of {name} describes none of its items; compare the item_id of both.", stacklevel=2
+        )
+    return replace(dataset, account=account), split
+
+
+def _account(loaded: pd.DataFrame, items: pd.DataFrame | None, dataset: Dataset, unknown: int, rule: str) -> Account:
+    ordered = loaded.sort_values(["user_id", "timestamp"], kind="stable") if rule == "drop_consecutive" else loaded
+    repeats = len(loaded) - len(_without_repeats(ordered, rule))  # the other rules need no order to be counted
+    return Account(
+        loaded=len(loaded),
+        repeats=repeats,
+        core=len(loaded) - repeats - unknown - len(dataset.items),
+        unknown=unknown,
+        users=loaded["user_id"].nunique() - dataset.n_users,
+        items=loaded["item_id"].nunique() - dataset.n_items,
+        single=int((np.diff(dataset.offsets) == 1).sum()),
+        described=None if items is None else int(pd.Series(dataset.item_ids).isin(items["item_id"]).sum()),
+    )

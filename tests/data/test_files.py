@@ -1,14 +1,20 @@
 """Reading interactions and attributes, and every kind of bad file."""
 
+import datetime
 import gzip
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from dae4rec_core import checkpoint
 from dae4rec_core.config import Config
 from dae4rec_core.data.dataset import Dataset, encode, prepare
 from dae4rec_core.data.files import load_interactions
+from dae4rec_core.method.variants import make_model
+from dae4rec_core.recommender import Recommender
 
 HEAD = "user_id,item_id,timestamp\n"
 
@@ -66,7 +72,7 @@ def test_ids_that_pandas_takes_for_missing_are_ids(tmp_path, name):
 def test_an_empty_id_of_parquet_is_missing_as_in_csv(tmp_path, one_sentence):
     frame = pd.DataFrame({"user_id": ["u", "v"], "item_id": ["a", ""], "timestamp": [1, 2]})
     frame.to_parquet(tmp_path / "a.parquet")
-    one_sentence(lambda: load_interactions(tmp_path / "a.parquet"), "line 3", "item_id is empty")
+    one_sentence(lambda: load_interactions(tmp_path / "a.parquet"), "row 2", "item_id is empty")
 
 
 def test_integer_ids_of_parquet_are_those_of_csv(tmp_path):
@@ -78,11 +84,68 @@ def test_integer_ids_of_parquet_are_those_of_csv(tmp_path):
     assert one.item_ids.tolist() == ["10", "9"]
 
 
-def test_dates_and_unix_seconds_give_the_same_times(tmp_path):
-    (tmp_path / "dates.csv").write_text(HEAD + "u,a,2012-04-03 18:00\nu,b,2012-04-03T18:00:30Z\nu,c,2012-04-04\n")
-    (tmp_path / "seconds.csv").write_text(HEAD + "u,a,1333476000\nu,b,1333476030\nu,c,1333497600\n")
-    dates, seconds = [load_interactions(tmp_path / name)[0]["timestamp"] for name in ("dates.csv", "seconds.csv")]
-    assert dates.tolist() == seconds.tolist() == [1333476000, 1333476030, 1333497600]
+ONE_LINE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r\0"), min_size=1)
+LOOKALIKES = ["NA", "null", "nan", "None", "001", "1", "1.0", "True", "1e3", " a", "a", 'say "a"', "a,b", "2012-04-03"]
+ID = st.sampled_from(LOOKALIKES) | ONE_LINE
+MOMENTS = st.datetimes(datetime.datetime(1678, 1, 1), datetime.datetime(2261, 12, 31), timezones=st.just(datetime.UTC))
+TIMES = [
+    st.integers(-(2**62), 2**62),
+    st.floats(allow_nan=False, allow_infinity=False),
+    MOMENTS.map(lambda moment: moment.replace(microsecond=0)),
+]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(TIMES).flatmap(lambda time: st.lists(st.tuples(ID, ID, time), min_size=1, max_size=8)))
+def test_what_was_written_is_read(tmp_path_factory, rows):
+    """Any ids on one line and any times of one kind, through CSV, CSV.GZ and Parquet."""
+    frame, folder = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"]), tmp_path_factory.getbasetemp()
+    for name in ("a.csv", "a.csv.gz", "a.parquet"):
+        (frame.to_parquet if name.endswith("parquet") else frame.to_csv)(folder / name, index=False)
+        found, _ = load_interactions(folder / name)
+        times = [time.timestamp() if isinstance(time, datetime.datetime) else time for *_, time in rows]
+        assert found["user_id"].tolist() == [row[0] for row in rows]
+        assert found["item_id"].tolist() == [row[1] for row in rows]
+        assert found["timestamp"].tolist() == times
+
+
+@pytest.mark.parametrize("name", ["interactions.csv", "interactions.parquet"])
+def test_ids_stay_what_they_are_up_to_the_recommendation(tmp_path, tiny, name):
+    """Ids that look like numbers, truth values and nothing are found by user and by item, also in a checkpoint."""
+    rows = [(user, item, time) for user in LOOKALIKES for time, item in enumerate(LOOKALIKES)]
+    frame = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
+    (frame.to_parquet if name.endswith("parquet") else frame.to_csv)(tmp_path / name, index=False)
+    dataset, _ = prepare(tmp_path, tiny)
+    assert dataset.user_ids.tolist() == dataset.item_ids.tolist() == sorted(LOOKALIKES)
+    assert [dataset.user_ids[dataset.user_index(user)] for user in LOOKALIKES] == LOOKALIKES
+    checkpoint.save(Recommender(make_model(dataset.n_items, tiny), dataset.item_ids), tmp_path / "model")
+    loaded = checkpoint.load(tmp_path / "model", "cpu")
+    assert loaded.item_ids.tolist() == sorted(LOOKALIKES)
+    for item in LOOKALIKES:
+        found = loaded.recommend([item], len(LOOKALIKES) - 1, compensate=False, exclude_seen=True)
+        assert sorted([item, *found["item_id"]]) == sorted(LOOKALIKES)
+
+
+@pytest.mark.parametrize(
+    "stamps",
+    [
+        ["1333476000", "1333476030", "1333497600"],
+        ["1333476000.0", "1.33347603e9", " 1333497600"],
+        ["2012-04-03 18:00", "2012-04-03T18:00:30Z", "2012-04-04"],
+        ["20120403T1800", "2012-04-03T20:00:30+02:00", "2012-04-04 00:00:00.000"],
+        ["03/04/2012 18:00:00", "3/4/2012 18:00:30", "04/04/2012 00:00:00", "13/04/2012 00:00:00"],
+        ["04/03/2012 18:00:00", "4/3/2012 18:00:30", "04/04/2012 00:00:00", "04/13/2012 00:00:00"],
+        ["4/3/2012 6:00:00 PM", "4/3/2012 6:00:30 PM", "4/4/2012 12:00:00 AM", "4/13/2012 12:00:00 AM"],
+        ["03-Apr-2012 18:00:00", "03-Apr-2012 18:00:30", "04-Apr-2012 00:00:00"],
+        ["Tue Apr 03 18:00:00 +0000 2012", "Tue Apr 03 20:00:30 +0200 2012", "Wed Apr 04 00:00:00 +0000 2012"],
+    ],
+)
+def test_times_of_one_form(tmp_path, stamps):
+    (tmp_path / "a.csv").write_text(HEAD + "".join(f"u,a,{stamp}\n" for stamp in stamps))
+    pd.DataFrame({"user_id": "u", "item_id": "a", "timestamp": stamps}).to_parquet(tmp_path / "a.parquet")
+    for name in ("a.csv", "a.parquet"):
+        times = load_interactions(tmp_path / name)[0]["timestamp"].tolist()
+        assert times[:3] == [1333476000, 1333476030, 1333497600] and times[3:] in ([], [1334275200])
 
 
 def test_attributes_come_from_items_csv_and_from_extra_columns(tmp_path):
@@ -109,14 +172,78 @@ def test_attributes_come_from_items_csv_and_from_extra_columns(tmp_path):
         (HEAD + "u,a,1\nu,b,2\n,c,3\n", ["line 4", "user_id", "fill it in"]),
         (HEAD + "u,a,1\nu,,2\n", ["line 3", "item_id", "remove the line"]),
         (HEAD + "u,a,\nu,b,2\n", ["line 2", "timestamp"]),
-        (HEAD + "u,a,1\nu,b,2,3,4\n", ["can't be read", "give CSV"]),
-        (HEAD + "u,a,1,\nu,b,2,\n", ["longer than its header", "give CSV"]),
+        (HEAD + "u,a,1\nu,b,2,3,4\n", ["line 3", "is 5 and the header's is 3", "in quotes"]),
+        (HEAD + "u,a,1,\nu,b,2,\n", ["line 2", "is 4 and the header's is 3"]),
+        (HEAD + "u1,a,1,5\nu2,b,2,6\n", ["line 2", "is 4 and the header's is 3"]),
+        ("user_id,item_id,timestamp,shop\nu,a,1,x\na,2,x\n", ["line 3", "is 3 and the header's is 4", "leave nothing"]),
+        ("user_id,item_id,timestamp,timestamp\nu,a,1,2\n", ["'timestamp' twice", "rename"]),
+        (HEAD + "\n\nu,a,1\n\nu,,2\n", ["line 6", "item_id"]),  # blank lines count
+        (HEAD.replace("user_id", "note,user_id") + '"a\nb",u,a,1\n"",u,b,nan\n', ["line 4", "timestamp is empty"]),
+        (HEAD + 'u,"a,1\nu,b",2\nu,c,3\n', ["line 2", "holds a line break", "stray quote"]),
+        (HEAD + 'u,a,1\nu,"b,2\nu,c,3\n', ["line 3", "quotes don't match"]),
+        (HEAD + 'u,a,1\nu,"b"c,2\n', ["line 3", "quotes don't match"]),
+        (HEAD + "u,a,1\nu,b,2\0 5\n", ["line 3", "NUL", "remove it"]),
+        (HEAD + "u,a,1\nu,b,inf\n", ["line 3", "'inf'", "use Unix seconds"]),
+        (HEAD + "u,a,True\nu,b,False\n", ["line 2", "'True'"]),
+        (HEAD + "u,a,18:00\nu,b,19:00\n", ["line 2", "'18:00'"]),
+        (HEAD + "u,a,2012-01-01\nu,b,now\n", ["line 3", "'now'"]),
+        (HEAD + "u,a,13 Apr 2012\nu,b,now\n", ["line 3", "'now'"]),
+        (HEAD + "u,a,2012-01-01\nu,b,2012-01\n", ["line 3", "'2012-01'"]),
+        (HEAD + "u,a,2012-01-01 18:00\nu,b,2012-01-01 18:0\n", ["line 3", "'2012-01-01 18:0'"]),
+        (HEAD + "u,a,2012-01-01\nu,b,7012-01-01\n", ["line 3", "'7012-01-01'"]),
+        (HEAD + "u,a,1333476000\nu,b,2012-01-01\nu,c,1333476000\n", ["line 3", "'2012-01-01'"]),
+        (HEAD + "u,a,x333476000\nu,b,1333476000\nu,c,1333476000\n", ["line 2", "'x333476000'"]),
+        (HEAD + "u,a,13/04/2012\nu,b,04/13/2012\nu,c,05/05/2012\n", ["line 3", "'04/13/2012'"]),
+        (HEAD + "u,a,03/04/2012\nu,b,05/05/2012\n", ["'03/04/2012'", "the day first or", "write them as 2012-04-03"]),
+        (HEAD + "u,a,03/04/12\n", ["line 2", "'03/04/12'"]),
     ],
 )
 def test_bad_files(tmp_path, one_sentence, text, words):
     (tmp_path / "bad.csv").write_text(text)
     path = tmp_path / "bad.csv"
     one_sentence(lambda: load_interactions(path), str(path), *words)
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("item,name\na,Airport\n", ["no column item_id", "rename"]),
+        ("item_id,name\na,Airport,x\nb,Bar,y\n", ["line 2", "is 3 and the header's is 2"]),
+        ("item_id,name\na,Airport\n,Bar\n", ["line 3", "item_id is empty"]),
+        ('item_id,name\n"a,Airport\nb",Bar\n', ["line 2", "holds a line break"]),
+        ("item_id,name,item_id\na,Airport,b\n", ["'item_id' twice"]),
+        ("", ["is empty", "header"]),
+    ],
+)
+def test_bad_items(tmp_path, one_sentence, text, words):
+    (tmp_path / "interactions.csv").write_text(HEAD + "u,a,1\n")
+    (tmp_path / "items.csv").write_text(text)
+    one_sentence(lambda: load_interactions(tmp_path), str(tmp_path / "items.csv"), *words)
+
+
+@pytest.mark.parametrize(
+    "columns, words",
+    [
+        ({"user_id": [["u"], ["v"]]}, ["user_id is of type list", "text or whole numbers"]),
+        ({"item_id": [{"a": 1}, {"a": 2}]}, ["item_id is of type struct"]),
+        ({"item_id": [1.0, 2.0]}, ["item_id is of type double"]),
+        ({"item_id": [True, False]}, ["item_id is of type bool"]),
+        ({"item_id": [b"a", b"b"]}, ["item_id is of type binary"]),
+        ({"item_id": ["a", "b\nc"]}, ["row 2", "holds a line break"]),
+        ({"item_id": ["a", "a\0"]}, ["row 2", "holds a line break or a NUL"]),
+        ({"timestamp": [True, False]}, ["row 1", "'True'"]),
+        ({"timestamp": [1.0, np.inf]}, ["row 2", "'inf'"]),
+        ({"timestamp": [1.0, np.nan]}, ["row 2", "timestamp is empty"]),
+        ({"timestamp": [datetime.time(18), datetime.time(19)]}, ["row 1", "'18:00:00'"]),
+        ({"timestamp": [datetime.timedelta(1), datetime.timedelta(2)]}, ["row 1", "'1 days"]),
+        ({"timestamp": [[1], [2]]}, ["row 1", "'[1]'"]),
+        ({"timestamp": ["2012-04-03", "2012-04-03\0"]}, ["row 2"]),
+    ],
+)
+def test_bad_parquet(tmp_path, one_sentence, columns, words):
+    frame = pd.DataFrame({"user_id": ["u", "v"], "item_id": ["a", "b"], "timestamp": [1, 2]} | columns)
+    frame.to_parquet(tmp_path / "a.parquet")
+    one_sentence(lambda: load_interactions(tmp_path / "a.parquet"), "a.parquet", *words)
 
 
 def test_missing_files(tmp_path, one_sentence):
@@ -142,9 +269,3 @@ def test_damaged_parquet(tmp_path, one_sentence):
 def test_binary_file(tmp_path, one_sentence):
     (tmp_path / "bad.csv").write_bytes(bytes(range(128, 256)) * 5)
     one_sentence(lambda: load_interactions(tmp_path / "bad.csv"), "bad.csv", "can't be read")
-
-
-def test_items_csv_without_item_id(tmp_path, one_sentence):
-    (tmp_path / "interactions.csv").write_text(HEAD + "u,a,1\n")
-    (tmp_path / "items.csv").write_text("item,name\na,Airport\n")
-    one_sentence(lambda: load_interactions(tmp_path), "items.csv", "item_id", "rename")
