@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from dae4rec_core.commands import end_well
-from results import clouds, conformal, grid, maps, search, similarity, tables, understand
+from results import clouds, conformal, cost, grid, maps, search, similarity, tables, understand
 from results.plan import PREDICTED, units
 
 # studies with a table of their own, and the real data sets that each needs
@@ -20,6 +20,7 @@ WRITERS: dict[str, tuple[Callable[[Path], object], set[str]]] = {
     "similarity": (similarity.write, {data for data, _ in similarity.SETS}),
     "clouds": (clouds.write, {data for data, _ in clouds.SETS}),
     "conformal": (conformal.write, {data for data, _ in clouds.SETS}),
+    "cost": (cost.write, {data for data, _ in cost.SETS}),
     "maps": (maps.write, {*grid.REAL, *(data for data, _ in PREDICTED)}),
 }
 STUDIES = "only these: tiny, main, 'table 3', 'figure 3', 'figure 4', beyond, towns, 'by time', prediction"

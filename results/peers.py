@@ -12,6 +12,7 @@ itself included.
 
 import json
 import math
+import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -91,6 +92,10 @@ def main(method: str, source: str, out: str, parameters: str) -> None:
     else:
         score, facts = recbole(method.split(",")[0], task, settings)
     facts["seconds"] = time.perf_counter() - start
+    begun = time.process_time()
+    evaluate(score, task.examples[SAMPLE])
+    facts["users_per_second"] = len(task.examples[SAMPLE]) / (time.process_time() - begun)
+    facts["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # GiB, at most so far
     found: dict[str, Any] = {"facts": json.dumps(facts)}
     for part, examples in task.examples.items():
         better, tied, _ = ranks(score, examples)
@@ -168,7 +173,7 @@ def recbole(method: str, task: Task, settings: dict[str, Any]) -> tuple[Score, d
             found.scatter_add_(1, near.clamp(min=0), gains)
         return found
 
-    stopping = EarlyStopping(settings["patience"])
+    stopping, curve = EarlyStopping(settings["patience"]), []  # seconds and NDCG@10 after each epoch
     for epoch in range(1, settings["epochs"] + 1):
         order = stream(seed, "order", epoch)
         torch.manual_seed(seed_of(seed, "dropout", epoch))
@@ -184,11 +189,12 @@ def recbole(method: str, task: Task, settings: dict[str, Any]) -> tuple[Score, d
             optimizer.zero_grad(set_to_none=True)
             model.loss_fct(logits(outputs, histories(items)[counted]), answers[counted]).backward()
             optimizer.step()
-        stopping.keep(epoch, evaluate(score, task.examples[SAMPLE])["NDCG@10"], model)
+        curve.append((time.process_time() - start, evaluate(score, task.examples[SAMPLE])["NDCG@10"]))
+        stopping.keep(epoch, curve[-1][1], model)
         if stopping.stop or time.process_time() - start >= settings.get("seconds", math.inf):
             break
     stopping.restore(model)
-    facts = {"epoch": stopping.epoch - stopping.stale, "epochs": stopping.epoch}
+    facts = {"epoch": stopping.epoch - stopping.stale, "epochs": stopping.epoch, "curve": curve}
     return score, facts | {"cpu_seconds": time.process_time() - start}
 
 

@@ -26,7 +26,7 @@ from dae4rec_core.ranking import METRICS, hit_rate, ranks
 from dae4rec_core.streams import stream
 from dae4rec_core.training import fit
 from results import __main__ as command
-from results import conformal, grid, maps, peers, search, similarity, tables, understand
+from results import conformal, cost, grid, maps, peers, search, similarity, tables, understand
 from results.controls import CrossEntropyAlone, HeldAnswers
 from results.plan import CONTROLS, PEER_SETTINGS, TINY, departures, units
 
@@ -380,6 +380,40 @@ def test_peers_learn_the_ring(method, ring, elsewhere, monkeypatch):
     if method in search.METHODS:
         short = search.judge(unit, 0.0, elsewhere)
         assert short["epochs"] == 1 and 0 < short["HR@10"] <= 1 and short["cpu_seconds"] > 0
+        rows = pd.DataFrame(cost.measure(unit, elsewhere))
+        assert rows["seconds"].is_monotonic_increasing and rows["examples"].iloc[-1] > 0
+        assert rows["memory"].iloc[-1] > 0.1 and rows["users_per_second"].iloc[-1] > 1
+
+
+def test_the_cost_of_ours_is_its_epochs(ring, tiny, monkeypatch, elsewhere):
+    monkeypatch.setattr(grid, "load", lambda *_: ring)
+    small = {name: tiny.flat()[name] for name in ("k_core", "max_len", "dim", "hidden", "gae_steps")}
+    unit = grid.Unit("main", "ring", "raw", "DAE4Rec", 0, "reference", small | {"epochs": 3, "patience": 9})
+    rows = cost.measure(unit, elsewhere)
+    n = len(ring[1].training_targets(ring[0]))
+    assert [(row["epoch"], row["examples"]) for row in rows] == [(1, n), (2, 2 * n), (3, 3 * n)]
+    seconds = [row["seconds"] for row in rows]
+    assert 0 < seconds[0] < seconds[1] < seconds[2] and rows[-1]["memory"] > 0.1 and "memory" not in rows[0]
+
+
+def test_the_goal_is_the_rivals_own_best():
+    """Two seeds of the rival reach 0.2 and 0.4 at best, so the goal is 0.3."""
+    curves = {
+        ("SASRec", 0): (0.1, 0.2),
+        ("SASRec", 1): (0.3, 0.4, 0.35),
+        ("ours", 0): (0.2, 0.5),
+        ("ours", 1): (0.1, 0.2),
+    }
+    rows = [
+        {"data": "d", "filter": "f", "method": method, "seed": seed, "epoch": n, "seconds": 10.0 * n, "examples": 5 * n}
+        | {"NDCG@10": value, "memory": 1.0 if n == len(curve) else np.nan, "users_per_second": 2.0}
+        for (method, seed), curve in curves.items()
+        for n, value in enumerate(curve, start=1)
+    ]
+    found = cost.reached(pd.DataFrame(rows)).set_index(["method", "seed"])
+    assert found["goal"].tolist() == pytest.approx([0.3] * 4)
+    assert found["seconds"].tolist() == pytest.approx([np.nan, 10, 20, np.nan], nan_ok=True)
+    assert found.loc[("ours", 0), "share"] == 2 and found.loc[("ours", 0), "examples"] == 10
 
 
 def test_the_mean_of_samples_is_their_mean(trained, first_visits, ours):
