@@ -21,6 +21,7 @@ from dae4rec_core.experiments.artifacts import ARTIFACTS, make_artifacts
 from dae4rec_core.experiments.diagnosis import diagnose
 from dae4rec_core.experiments.evaluation import baseline_rows, ceiling_rows, model_rows, summary, sweep, tidy
 from dae4rec_core.ranking import METRICS
+from dae4rec_core.terminal import printable
 from dae4rec_core.training import fit
 from dae4rec_core.views.plots import write_overview
 
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options.command(options)
     except (ValueError, FileNotFoundError) as error:
-        print(f"dae4rec: {error}", file=sys.stderr)
+        print(f"dae4rec: {printable(str(error))}", file=sys.stderr)
         return 2
     return 0
 
@@ -194,10 +195,11 @@ def run(options: argparse.Namespace) -> None:
             continue
         compensate = recommender.compensator_for(config.sampling_steps) is not None
         found = recommender.recommend(dataset.item_ids[history].tolist(), k=5, compensate=compensate)
-        print(f"\n  user {dataset.user_ids[user]}, after {', '.join(dataset.label(i) for i in history[-3:])}")
+        after = ", ".join(dataset.label(item) for item in history[-3:])
+        print("\n" + printable(f"  user {dataset.user_ids[user]}, after {after}"))
         for item in found["item_id"]:
-            print(f"    {'->' if index[item] == answer else '  '} {dataset.label(index[item])}")
-        print(f"       really next: {dataset.label(answer)}")
+            print(printable(f"    {'->' if index[item] == answer else '  '} {dataset.label(index[item])}"))
+        print(printable(f"       really next: {dataset.label(answer)}"))
 
 
 def fit_command(options: argparse.Namespace) -> None:
@@ -244,6 +246,7 @@ def recommend_command(options: argparse.Namespace) -> None:
         history = dataset.item_ids[dataset.sequence(dataset.user_index(options.user))].tolist()
     compensate = not options.no_compensator and options.draws is None  # a compensator leaves nothing to draw from
     found = recommender.recommend(history, options.k, options.S, compensate, seed=options.seed, draws=options.draws)
+    found["item_id"] = found["item_id"].map(printable)
     print(found.to_string(index=False, float_format="%.3f"))
 
 
@@ -289,7 +292,7 @@ def diagnose_command(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps([finding._asdict() for finding in found], indent=1))
     else:
-        print("\n".join(finding.sentence for finding in found if finding.sentence))
+        print("\n".join(printable(finding.sentence) for finding in found if finding.sentence))
 
 
 def data_command(options: argparse.Namespace) -> None:

@@ -19,10 +19,10 @@ MODULE = ROOT / "dae4rec_core"
 
 # a file may import from its own row and from the rows above it
 LAYERS = [
-    ("config", "streams", "events", "distributed"),
+    ("config", "streams", "events", "distributed", "terminal"),
     ("method",),
     ("data",),
-    ("ranking", "retrieval", "cloud", "recommender", "checkpoint", "state", "training"),
+    ("ranking", "retrieval", "cloud", "recommender", "checkpoint", "checkpoint_file", "state", "training"),
     ("experiments",),
     ("views",),
     ("__main__",),
