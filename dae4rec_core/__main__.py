@@ -14,7 +14,7 @@ from dae4rec_core import checkpoint
 from dae4rec_core.config import FIELDS, PRESETS, Config, kind_of
 from dae4rec_core.data.dataset import Dataset, Split, prepare
 from dae4rec_core.data.files import load_interactions
-from dae4rec_core.data.sources import SOURCES, beside_table_2, compare_filters, convert
+from dae4rec_core.data.sources import SOURCES, Source, beside_table_2, compare_filters, convert
 from dae4rec_core.data.town import AGAIN, RETURNS, write_town
 from dae4rec_core.events import ProgressBar
 from dae4rec_core.experiments.artifacts import ARTIFACTS, make_artifacts
@@ -300,7 +300,7 @@ def data_command(options: argparse.Namespace) -> None:
     source = SOURCES[options.name]
     if options.table2 and source.paper is None:
         raise ValueError(f"Table 2 has no row for {options.name}; leave --table2 out.")
-    print(f"{source.title}\n{source.page}\nTerms: {source.terms}")
+    print(f"{source.title}\n{source.page}\nTerms: {source.terms}\nTrust: {trust_in(source, options.file)}")
     folder = convert(options.name, options.out or f"data/{options.name}", options.file)
     frame, _ = load_interactions(folder)
     wanted = f"--k-core {source.k_core} --repeats {source.repeats}"
@@ -312,6 +312,18 @@ def data_command(options: argparse.Namespace) -> None:
         print(table.to_string(float_format=lambda x: f"{x:,.0f}" if x >= 1000 else f"{x:.4g}"))
         print("\nOther filters, the nearest first")
         print(compare_filters(frame, source.paper).to_string(index=False, float_format="%.4g"))
+
+
+def trust_in(source: Source, given: str | None) -> str:
+    """Why the original is taken for what it should be."""
+    if given is not None:
+        return "your own file is taken as it is."
+    if source.sha256 is not None:
+        return f"only the file with SHA-256 {source.sha256[:12]}... is taken."
+    return (
+        "its publisher states no checksum, so the first file is taken as it comes; its SHA-256 is kept beside it, and "
+        "no other file is taken later."
+    )
 
 
 def town_command(options: argparse.Namespace) -> None:

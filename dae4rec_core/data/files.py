@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from dae4rec_core.data.sizes import check_size
+
 COLUMNS = ["user_id", "item_id", "timestamp"]
 IDS = ["user_id", "item_id"]
 
@@ -35,6 +37,7 @@ def load_interactions(path: str | Path) -> tuple[pd.DataFrame, pd.DataFrame | No
 
 def _read_table(path: Path) -> pd.DataFrame:
     """A table whose ids are text as it stands in the file: "007" and "NA" are ids, only an empty field is missing."""
+    check_size(path)
     try:
         if path.suffix == ".parquet":
             frame = pd.read_parquet(path)
