@@ -321,8 +321,8 @@ def trust_in(source: Source, given: str | None) -> str:
     if source.sha256 is not None:
         return f"only the file with SHA-256 {source.sha256[:12]}... is taken."
     return (
-        "its publisher states no checksum, so the first file is taken as it comes; its SHA-256 is kept beside it, and "
-        "no other file is taken later."
+        "no checksum of its publisher is known, so the first file is taken as it comes; its SHA-256 is kept beside "
+        "it, and no other file is taken later."
     )
 
 

@@ -203,10 +203,10 @@ def fetch(name: str, folder: str | Path) -> Path:
     """The original file of a data set in `folder`: the one that lies there, or a download with a progress bar.
 
     A download appears under its name only when it is complete, at most LARGEST bytes long and its checksum is right.
-    Where no publisher states a checksum (all but UCI), the first file is trusted: it comes by https from the
-    publisher's server or from your own hands, it is read to its end, and its checksum is kept beside it as
-    <file>.sha256; every later use is checked against that. Raises ValueError with one sentence: what could not be had,
-    and what to do by hand.
+    Where no checksum is pinned, since we know of no publisher's page that states one (all but UCI's file), the first
+    file is trusted: it comes by https from the publisher's server or from your own hands, it is read to its end, and
+    its checksum is kept beside it as <file>.sha256; every later use is checked against that. Raises ValueError with one
+    sentence: what could not be had, and what to do by hand.
     """
     source, folder = SOURCES[name], Path(folder)
     file = folder / source.file

@@ -579,7 +579,7 @@ def test_the_command(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "sha256, words",
-    [(None, "no checksum, so the first file is taken as it comes"), ("0" * 64, "SHA-256 000000000000...")],
+    [(None, "is known, so the first file is taken as it comes"), ("0" * 64, "SHA-256 000000000000...")],
 )
 def test_the_command_says_what_is_trusted(monkeypatch, tmp_path, capsys, sha256, words):
     """Before anything is fetched."""
