@@ -15,7 +15,7 @@ from dae4rec_core.commands import end_well
 from dae4rec_core.config import FIELDS, PRESETS, Config, kind_of
 from dae4rec_core.data.dataset import Dataset, Split, prepare
 from dae4rec_core.data.files import load_interactions
-from dae4rec_core.data.sources import SOURCES, beside_table_2, compare_filters, convert
+from dae4rec_core.data.sources import SOURCES, Source, beside_table_2, compare_filters, convert
 from dae4rec_core.data.town import AGAIN, RETURNS, write_town
 from dae4rec_core.distributed import own_rank
 from dae4rec_core.events import ProgressBar
@@ -24,6 +24,7 @@ from dae4rec_core.experiments.diagnosis import diagnose
 from dae4rec_core.experiments.evaluation import baseline_rows, ceiling_rows, model_rows, summary, sweep, tidy
 from dae4rec_core.outputs import replacing, reserved
 from dae4rec_core.ranking import METRICS
+from dae4rec_core.terminal import printable
 from dae4rec_core.training import fit
 from dae4rec_core.views.plots import write_overview
 
@@ -193,10 +194,11 @@ def run(options: argparse.Namespace) -> None:
             continue
         compensate = recommender.compensator_for(config.sampling_steps) is not None
         found = recommender.recommend(dataset.item_ids[history].tolist(), k=5, compensate=compensate)
-        print(f"\n  user {dataset.user_ids[user]}, after {', '.join(dataset.label(i) for i in history[-3:])}")
+        after = ", ".join(dataset.label(item) for item in history[-3:])
+        print("\n" + printable(f"  user {dataset.user_ids[user]}, after {after}"))
         for item in found["item_id"]:
-            print(f"    {'->' if index[item] == answer else '  '} {dataset.label(index[item])}")
-        print(f"       really next: {dataset.label(answer)}")
+            print(printable(f"    {'->' if index[item] == answer else '  '} {dataset.label(index[item])}"))
+        print(printable(f"       really next: {dataset.label(answer)}"))
 
 
 def fit_command(options: argparse.Namespace) -> None:
@@ -243,6 +245,7 @@ def recommend_command(options: argparse.Namespace) -> None:
         history = dataset.item_ids[dataset.sequence(dataset.user_index(options.user))].tolist()
     compensate = not options.no_compensator and options.draws is None  # a compensator leaves nothing to draw from
     found = recommender.recommend(history, options.k, options.S, compensate, seed=options.seed, draws=options.draws)
+    found["item_id"] = found["item_id"].map(printable)
     print(found.to_string(index=False, float_format="%.3f"))
 
 
@@ -295,7 +298,7 @@ def diagnose_command(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps([finding._asdict() for finding in found], indent=1))
     else:
-        print("\n".join(finding.sentence for finding in found if finding.sentence))
+        print("\n".join(printable(finding.sentence) for finding in found if finding.sentence))
 
 
 def data_command(options: argparse.Namespace) -> None:
@@ -303,7 +306,7 @@ def data_command(options: argparse.Namespace) -> None:
     source = SOURCES[options.name]
     if options.table2 and source.paper is None:
         raise ValueError(f"Table 2 has no row for {options.name}; leave --table2 out.")
-    print(f"{source.title}\n{source.page}\nTerms: {source.terms}")
+    print(f"{source.title}\n{source.page}\nTerms: {source.terms}\nTrust: {trust_in(source, options.file)}")
     folder = convert(options.name, options.out or f"data/{options.name}", options.file)
     frame, _ = load_interactions(folder)
     wanted = f"--k-core {source.k_core} --repeats {source.repeats}"
@@ -315,6 +318,18 @@ def data_command(options: argparse.Namespace) -> None:
         print(table.to_string(float_format=lambda x: f"{x:,.0f}" if x >= 1000 else f"{x:.4g}"))
         print("\nOther filters, the nearest first")
         print(compare_filters(frame, source.paper).to_string(index=False, float_format="%.4g"))
+
+
+def trust_in(source: Source, given: str | None) -> str:
+    """Why the original is taken for what it should be."""
+    if given is not None:
+        return "your own file is taken as it is."
+    if source.sha256 is not None:
+        return f"only the file with SHA-256 {source.sha256[:12]}... is taken."
+    return (
+        "no checksum of its publisher is known, so the first file is taken as it comes; its SHA-256 is kept beside "
+        "it, and no other file is taken later."
+    )
 
 
 def town_command(options: argparse.Namespace) -> None:

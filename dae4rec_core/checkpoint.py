@@ -6,22 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from scipy import sparse
-from torch import Tensor, nn
+from torch import Tensor
 
-from dae4rec_core.config import Config, choose_device
+from dae4rec_core.checkpoint_file import COUNTS, FILE, FORMAT, blank, counts_of, modules_of, read, seal
+from dae4rec_core.config import choose_device
 from dae4rec_core.distributed import world
-from dae4rec_core.method.beyond import BeyondDAE4Rec, SharedCompensator
-from dae4rec_core.method.compensator import Compensator
-from dae4rec_core.method.variants import make_model
+from dae4rec_core.method.beyond import BeyondDAE4Rec
 from dae4rec_core.outputs import replacing
 from dae4rec_core.recommender import Recommender
-
-FORMAT = 2
-FILE = "recommender.safetensors"
-COUNTS = ("data", "indices", "indptr")  # the three arrays of a CSR matrix
 
 
 def save(recommender: Recommender, folder: str | Path, half: bool = False, **facts: Any) -> None:
@@ -34,16 +27,12 @@ def save(recommender: Recommender, folder: str | Path, half: bool = False, **fac
         return
     tensors, header = _parts(recommender, half, **facts)
     with replacing(Path(folder) / FILE) as new:
-        save_file(tensors, new, {"recommender": header})
+        save_file(tensors, new, {"recommender": seal(header, tensors)})
 
 
 def _parts(recommender: Recommender, half: bool, **facts: Any) -> tuple[dict[str, Tensor], str]:
     """Tensors and header of a file."""
-    compensators: dict[int | str, nn.Module] = dict(sorted(recommender.compensators.items()))
-    if recommender.shared is not None:
-        compensators["shared"] = recommender.shared
-    modules: dict[str, nn.Module] = {"model": recommender.model}
-    modules |= {f"compensator.{name}": module for name, module in compensators.items()}
+    modules = modules_of(recommender)
     weights = {f"{name}.{key}": value for name, part in modules.items() for key, value in part.state_dict().items()}
     if recommender.z_star is not None:
         weights["z_star"] = recommender.z_star
@@ -55,7 +44,7 @@ def _parts(recommender: Recommender, half: bool, **facts: Any) -> tuple[dict[str
     header = {
         "format": FORMAT,
         "config": recommender.model.config.to_dict(),
-        "compensators": list(compensators),
+        "compensators": [*sorted(recommender.compensators), *([] if recommender.shared is None else ["shared"])],
         "facts": facts,
         "item_ids": [str(item) for item in recommender.item_ids],
     }
@@ -103,70 +92,20 @@ def in_eight_bits(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load(folder: str | Path, device: str | torch.device = "auto") -> Recommender:
-    """Read what `save` wrote. Raises FileNotFoundError or ValueError with one sentence."""
-    header, tensors = _read(Path(folder))
+    """Read what `save` wrote. Raises FileNotFoundError or ValueError with one sentence.
+
+    The file may come from a stranger: it runs no code, it costs no more memory than its own size and a fixed share
+    for T and max_len, and what a digest was written for comes back unchanged or not at all.
+    """
+    header, config, tensors = read(Path(folder))
     device = choose_device(device)
-    config = Config.from_dict(header["config"])
-    model = make_model(len(header["item_ids"]), config)
-    z_star = tensors["z_star"].float().to(device) if "z_star" in tensors else None
-    recommender = Recommender(model, header["item_ids"], z_star)
-    for name in header["compensators"]:
-        if name == "shared":
-            recommender.shared = SharedCompensator(config.model)
-            compensator: nn.Module = recommender.shared
-        else:
-            compensator = recommender.compensators[name] = Compensator(config.model)
-        _fill(compensator, f"compensator.{name}.", tensors, folder)
-        compensator.to(device).eval()
-    _fill(model, "model.", tensors, folder)
-    if isinstance(model, BeyondDAE4Rec) and config.beyond.neighbours:
-        missing = [f"counts.{name}" for name in COUNTS if f"counts.{name}" not in tensors]
-        if missing:
-            raise ValueError(f"The checkpoint in {folder} lacks its {missing[0]}; copy it again or train anew.")
-        arrays = [tensors[f"counts.{name}"].numpy() for name in COUNTS]
-        model.counts = sparse.csr_matrix(tuple(arrays), (model.n_items,) * 2)
-    model.to(device).eval()
+    recommender = blank(header, config)
+    for name, module in modules_of(recommender).items():
+        prefix = f"{name}."
+        module.load_state_dict({key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)})
+        module.to(device).eval()
+    if "z_star" in tensors:
+        recommender.z_star = tensors["z_star"].float().to(device)
+    if "counts.data" in tensors and isinstance(recommender.model, BeyondDAE4Rec):
+        recommender.model.counts = counts_of(tensors, recommender.model.n_items, Path(folder))
     return recommender
-
-
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Header and tensors, checked."""
-    file = folder / FILE
-    if (folder / "recommender.json").is_file() and not file.is_file():
-        raise ValueError(
-            f"The checkpoint in {folder} is of format 1, from an older version of this project, whose model was "
-            "another one; train again."
-        )
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"There is no checkpoint in {folder} ({FILE} is missing); make one with "
-            f"`python -m dae4rec_core fit --out {folder}`."
-        )
-    try:
-        with safe_open(file, "pt") as opened:
-            header = json.loads((opened.metadata() or {}).get("recommender", "null"))
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
-    except (json.JSONDecodeError, SafetensorError) as error:
-        raise ValueError(f"The checkpoint in {folder} is damaged ({error}); copy it again or train anew.") from None
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise ValueError(f"The checkpoint in {folder} is not of format {FORMAT}; copy it again or train anew.")
-    missing = [name for name in ("config", "compensators", "item_ids") if name not in header]
-    if missing:
-        raise ValueError(f"The checkpoint in {folder} lacks its {missing[0]}; copy it again or train anew.")
-    broken = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
-    if broken:
-        raise ValueError(
-            f"The checkpoint in {folder} holds NaN or infinity in {', '.join(broken)}; train anew with a lower lr."
-        )
-    return header, tensors
-
-
-def _fill(module: nn.Module, prefix: str, tensors: dict[str, Tensor], folder: str | Path) -> None:
-    part = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    try:
-        module.load_state_dict(part)
-    except RuntimeError as error:
-        raise ValueError(
-            f"The checkpoint in {folder} does not fit its own configuration ({str(error).splitlines()[0]}); "
-            "copy it again or train anew."
-        ) from None

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch.distributed as dist
 
 from dae4rec_core.distributed import own_rank
+from dae4rec_core.terminal import printable
 
 
 def end_well(program: str, work: Callable[[], object]) -> int:
@@ -44,5 +45,6 @@ def end_well(program: str, work: Callable[[], object]) -> int:
             f"This process ended beside others ({reason}); the same command goes on from what was saved.",
         )
     with contextlib.suppress(BrokenPipeError):
-        print(f"{program}{f', process {own_rank()}' if own_rank() else ''}: {sentence}", file=sys.stderr, flush=True)
+        who = f"{program}, process {own_rank()}" if own_rank() else program
+        print(f"{who}: {printable(sentence)}", file=sys.stderr, flush=True)
     return status

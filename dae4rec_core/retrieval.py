@@ -67,9 +67,9 @@ def compare(scores: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_numbers(scores: Tensor) -> None:
-    """Raises ValueError if a score is not a number."""
-    if scores.isnan().any():
-        raise ValueError("Scores hold NaN, so no rank exists; check the checkpoint or lower the learning rate.")
+    """Raises ValueError if a score is not a number, or infinite; -inf marks an item that isn't to be ranked."""
+    if not (scores < torch.inf).all():  # "not" also refuses NaN
+        raise ValueError("Scores hold NaN or infinity, so no rank exists; check the checkpoint or train at a lower lr.")
 
 
 def rank_by_blocks(

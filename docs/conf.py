@@ -1,6 +1,7 @@
 """The static edition: `make site` builds docs/_build/html from the executed notebooks, without a kernel or internet."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import anywidget
@@ -9,6 +10,8 @@ from sphinx.application import Sphinx
 from dae4rec_core.views import page
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+from licences import licences  # noqa: E402
 
 project = "DAE4Rec: the paper you can run, see and move"
 copyright = "the authors of this repository, MIT"
@@ -52,6 +55,7 @@ for path in ("requirejs/require.js", "@jupyter-widgets/html-manager/dist/embed-a
 shutil.copy(Path(anywidget.__file__).parent / "nbextension/index.js", vendor / "anywidget.js")
 page.write_town(HERE.parent / "data/town", HERE.parent / "data/artifacts/town/checkpoint", vendor / "town.js")
 shutil.copy(page.HERE / "page.css", vendor)
+(vendor / "licences.txt").write_text(licences(), encoding="utf-8")  # linked from the home page
 html_extra_path = ["_extra"]  # index.html at the root, which leads to the home page
 html_static_path = ["_static", "_build/vendor"]
 html_css_files = ["series.css", "page.css"]

@@ -1,6 +1,7 @@
 """Checkpoints: what is written comes back, and what is wrong with a file is said in one sentence."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -214,6 +215,30 @@ def test_nan_in_a_checkpoint(folder, one_sentence, name, value):
         (lambda header: header["config"].update(tuning={"lr": 1}), ["tuning.lr", "another version"]),
         (lambda header: header.update(config={"dim": 16, "hidden": 32}), ["dim", "another version"]),
         (lambda header: header["config"]["model"].update(dim=-2), ["Config.dim", "-2"]),
+        (lambda header: header["config"]["model"].update(dim=10**30), ["memory", "dim = 1000000"]),
+        (
+            lambda header: header["config"]["model"].update(hidden=2**40),
+            ["memory", "hidden = 1099511627776"],
+        ),
+        (lambda header: header["config"]["model"].update(hidden=33), ["model.denoiser.first.weight is F32 (32, 48)"]),
+        (lambda header: header["config"]["model"].update(init_std=10**400), ["can't be used", "init_std"]),
+        (lambda header: header["config"]["model"].update(depth=10**9), ["rest.2000000000.weight is missing"]),
+        (lambda header: header["config"]["data"].update(max_len=10**7), ["memory", "max_len = 10000000"]),
+        (lambda header: header["config"]["diffusion"].update(timesteps=10**9), ["memory", "(T) = 1000000000"]),
+        (lambda header: header["config"].update(model=[1, 2]), ["model", "another version"]),
+        (lambda header: header["config"]["model"].update({"a\nb\x1b[1m": 1}), [r"model.a\nb\x1b[1m"]),
+        (lambda header: header.update(config=[]), ["config is no object"]),
+        (lambda header: header.update(item_ids="abc"), ["item_ids is no list of texts"]),
+        (lambda header: header.update(item_ids=[]), ["item_ids is no list of texts"]),
+        (lambda header: header["item_ids"].__setitem__(3, 3), ["item_ids is no list of texts"]),
+        (lambda header: header["item_ids"].__setitem__(3, "i04"), ["item_ids holds one of them twice"]),
+        (lambda header: header.update(compensators=5), ["compensators is no list of S"]),
+        (lambda header: header.update(compensators=[5.0]), ["compensators is no list of S"]),
+        (lambda header: header.update(compensators=[[5]]), ["compensators is no list of S"]),
+        (lambda header: header.update(compensators=[5, 5]), ["compensators holds one of them twice"]),
+        # what the sizes don't tell, the digest does
+        (lambda header: header["item_ids"].reverse(), ["damaged", "digest", "ids"]),
+        (lambda header: header["config"]["diffusion"].update(timesteps=11), ["damaged", "digest", "configuration"]),
     ],
 )
 def test_a_header_that_does_not_fit(folder, one_sentence, damage, words):
@@ -221,3 +246,65 @@ def test_a_header_that_does_not_fit(folder, one_sentence, damage, words):
     damage(header)
     rewrite(folder, header, tensors)
     one_sentence(lambda: checkpoint.load(folder, "cpu"), *words)
+
+
+def test_a_changed_weight_is_noticed(folder, one_sentence):
+    header, tensors = read(folder)
+    tensors["model.embedding.weight"][7, 3] += 1e-4
+    rewrite(folder, header, tensors)
+    one_sentence(lambda: checkpoint.load(folder, "cpu"), str(folder), "digest", "weights have changed")
+
+
+def test_a_file_from_before_the_digest_is_read(trained, folder):
+    """The bundled town's is one."""
+    header, tensors = read(folder)
+    del header["digest"]
+    rewrite(folder, header, tensors)
+    assert checkpoint.load(folder, "cpu").recommend(NEWCOMER).equals(trained.recommend(NEWCOMER))
+
+
+@pytest.mark.parametrize("text", ["[" * 10**5, '{"format": ' + "9" * 5000 + "}"])
+def test_json_that_python_does_not_read(folder, one_sentence, text):
+    save_file(read(folder)[1], folder / checkpoint.FILE, metadata={"recommender": text})
+    one_sentence(lambda: checkpoint.load(folder, "cpu"), str(folder), "damaged", "copy it again")
+
+
+def test_tensors_that_nobody_asked_for_or_of_another_type(folder, one_sentence):
+    header, tensors = read(folder)
+    rewrite(folder, header, tensors | {"model.\x1b[2J": torch.ones(1)})
+    one_sentence(lambda: checkpoint.load(folder, "cpu"), "does not fit", r"'model.\x1b[2J' belongs to no part of it")
+    rewrite(folder, header, tensors | {"z_star": tensors["z_star"].long()})
+    one_sentence(lambda: checkpoint.load(folder, "cpu"), "does not fit", "z_star is I64 (30, 16), not F32 (30, 16)")
+
+
+@pytest.mark.parametrize(
+    "name, change",
+    [
+        ("indices", lambda values: values + 10**6),  # SciPy would read whatever lies there
+        ("indices", lambda values: values - 1),
+        ("indices", lambda values: values.float()),
+        ("indices", lambda values: values[:-1]),
+        ("indptr", lambda values: values.flip(0)),
+        ("indptr", lambda values: values + 1),
+        ("indptr", lambda values: values * 10),
+        ("indptr", lambda values: values[:-1]),
+        ("data", lambda values: -values),
+        ("data", lambda values: values.reshape(1, -1)),
+    ],
+)
+def test_counts_that_are_no_matrix(trained_ours, tmp_path, one_sentence, name, change):
+    checkpoint.save(trained_ours, tmp_path)
+    header, tensors = read(tmp_path)
+    del header["digest"]
+    tensors[f"counts.{name}"] = change(tensors[f"counts.{name}"]).contiguous()
+    rewrite(tmp_path, header, tensors)
+    one_sentence(lambda: checkpoint.load(tmp_path, "cpu"), str(tmp_path), "counts", "copy it again")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="each file is tried in a process of its own")
+def test_damaged_in_any_way_a_checkpoint_ends_in_a_list_or_a_sentence():
+    """More of it: python tests/fuzz_checkpoint.py --seconds 3600"""
+    from fuzz_checkpoint import attack  # Windows lacks what it needs
+
+    found = attack(trials=150, seconds=6)
+    assert set(found) == {"list", "sentence"}, found

@@ -85,6 +85,22 @@ def test_town_then_run(tmp_path, capfd):
     assert header_of(tmp_path / "out")["facts"] == {"data": "village"}
 
 
+def test_ids_and_names_send_no_codes_to_the_terminal(place, tmp_path, capfd):
+    """They are shown written out: by run, by recommend, and in what is said of a wrong one."""
+    frame = pd.read_csv(place / "ring.csv").replace(
+        {"item_id": {"i05": "i05\x1b[2J"}, "user_id": {"u00": "u00\x9b31m"}}
+    )
+    frame.to_csv(tmp_path / "interactions.csv", index=False)
+    out = f"{tmp_path}/model"
+    assert main(["run", "--data", str(tmp_path), "--out", out, *TINY]) == 0
+    assert main(["recommend", "--checkpoint", out, "--history", "i03", "-k", "30"]) == 0
+    assert main(["recommend", "--checkpoint", out, "--history", "\x1b]0;title\x07"]) == 2
+    printed, said = capfd.readouterr()
+    assert r"i05\x1b[2J" in printed and r"user u00\x9b31m" in printed and r"\x1b]0;title\x07" in said
+    assert not set("\x1b\x9b\x07") & set(printed)
+    assert "\x1b]" not in said and "\x07" not in said  # a progress bar may move the cursor
+
+
 def test_run_without_names_or_law_shows_item_ids(place, tmp_path, capfd):
     assert main(["run", "--data", f"{place}/ring.csv", "--out", f"{tmp_path}/out", *TINY]) == 0
     text = capfd.readouterr().out

@@ -19,10 +19,10 @@ MODULE = ROOT / "dae4rec_core"
 
 # a file may import from its own row and from the rows above it
 LAYERS = [
-    ("config", "streams", "events", "distributed", "outputs", "commands"),
+    ("config", "streams", "events", "distributed", "outputs", "commands", "terminal"),
     ("method",),
     ("data",),
-    ("ranking", "retrieval", "cloud", "recommender", "checkpoint", "memory", "state", "training"),
+    ("ranking", "retrieval", "cloud", "recommender", "checkpoint", "checkpoint_file", "memory", "state", "training"),
     ("experiments",),
     ("views",),
     ("__main__",),

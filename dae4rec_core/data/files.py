@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dae4rec_core.data.sizes import check_size
 from dae4rec_core.data.times import unix_seconds
 
 COLUMNS = ["user_id", "item_id", "timestamp"]
@@ -46,6 +47,7 @@ def load_interactions(path: str | Path) -> tuple[pd.DataFrame, pd.DataFrame | No
 
 def _read_table(path: Path, needed: list[str]) -> pd.DataFrame:
     """A table with the columns `needed`, nothing missing in them; its index says on which line or row each stands."""
+    check_size(path)
     try:
         frame = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
     except (UnicodeDecodeError, OSError, EOFError, zlib.error, pa.ArrowException) as error:  # zlib's: a damaged .gz

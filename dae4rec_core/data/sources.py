@@ -12,6 +12,7 @@ import functools
 import gzip
 import hashlib
 import math
+import sys
 import tempfile
 import zipfile
 import zlib
@@ -24,9 +25,11 @@ import pandas as pd
 from dae4rec_core.config import REPEATS
 from dae4rec_core.data.dataset import encode, filter_interactions
 from dae4rec_core.data.files import COLUMNS, IDS
+from dae4rec_core.data.sizes import check_expansion, check_size
 
 CORES = (3, 5, 10, 15, 20)
 EVENTS = ("view", "addtocart", "transaction")
+LARGEST = 2**30  # bytes of a download: no original comes near it
 # a file cut short, a wrong byte, and (RuntimeError) a password or an unknown compression
 DAMAGED = (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, RuntimeError)
 ONLY_EMPTY: dict[str, Any] = {"keep_default_na": False, "na_values": [""]}  # "NA" and "null" are ids like others
@@ -106,6 +109,7 @@ def read_online_retail(path: Path) -> pd.DataFrame:
 
     Kept: lines with a customer, a positive quantity and an article number; cancellations (invoice "C...") are not.
     """
+    check_size(path)
     try:
         text = dict.fromkeys(["InvoiceNo", "StockCode", "Description"], str)
         frame = pd.read_excel(path, engine="calamine", dtype=text, **ONLY_EMPTY)
@@ -140,7 +144,7 @@ SOURCES = {
     "foursquare_nyc": Source(
         "Foursquare check-ins in New York (Yang et al. 2015), smaller, with categories",
         "https://sites.google.com/site/yangdingqi/home/foursquare-dataset",
-        "http://www-public.imtbs-tsp.eu/~zhang_da/pub/dataset_tsmc2014.zip",
+        "https://www-public.imtbs-tsp.eu/~zhang_da/pub/dataset_tsmc2014.zip",
         "dataset_tsmc2014.zip",
         ("dataset_TSMC2014_NYC.txt",),
         None,
@@ -198,9 +202,11 @@ SOURCES["retailrocket_views"] = dataclasses.replace(
 def fetch(name: str, folder: str | Path) -> Path:
     """The original file of a data set in `folder`: the one that lies there, or a download with a progress bar.
 
-    A download appears under its name only when it is complete and its checksum is right. Where no checksum is known,
-    the file is read to its end once and its checksum kept beside it as <file>.sha256; every later use is checked
-    against that. Raises ValueError with one sentence: what could not be had, and what to do by hand.
+    A download appears under its name only when it is complete, at most LARGEST bytes long and its checksum is right.
+    Where no checksum is pinned, since we know of no publisher's page that states one (all but UCI's file), the first
+    file is trusted: it comes by https from the publisher's server or from your own hands, it is read to its end, and
+    its checksum is kept beside it as <file>.sha256; every later use is checked against that. Raises ValueError with one
+    sentence: what could not be had, and what to do by hand.
     """
     source, folder = SOURCES[name], Path(folder)
     file = folder / source.file
@@ -232,12 +238,26 @@ def _download(source: Source, known: str | None, folder: Path, by_hand: str) -> 
     try:
         import pooch
         import requests
+        from tqdm import tqdm
     except ImportError:
         raise ValueError('Downloading needs pooch; install it with pip install -e ".[data]" and start again.') from None
     pooch.get_logger().setLevel("ERROR")  # it would tell the checksum of a file that has none; we keep it ourselves
-    loader = pooch.HTTPDownloader(progressbar=True, timeout=30)
+
+    class Bar(tqdm):
+        """Pooch's progress bar, which also stops what is too large, announced or not."""
+
+        def __bool__(self) -> bool:  # pooch asks; tqdm would say no where the length isn't announced
+            return True
+
+        def update(self, n: float | None = 1) -> bool | None:
+            if max(self.n + (n or 0), self.total or 0) > LARGEST:
+                raise requests.RequestException(f"it is larger than {LARGEST:,} bytes, as no original is")
+            return super().update(n)
+
     try:
-        return Path(pooch.retrieve(source.url, known and f"sha256:{known}", source.file, folder, downloader=loader))
+        with Bar(ncols=79, ascii=sys.platform == "win32", unit="B", unit_scale=True) as bar:
+            loader = pooch.HTTPDownloader(progressbar=bar, timeout=30)
+            return Path(pooch.retrieve(source.url, known and f"sha256:{known}", source.file, folder, downloader=loader))
     except requests.ConnectionError:
         why = f"no connection to {source.url.split('/')[2]}"
     except requests.exceptions.ChunkedEncodingError:
@@ -252,18 +272,19 @@ def _download(source: Source, known: str | None, folder: Path, by_hand: str) -> 
 def _read_to_the_end(file: Path) -> None:
     if file.suffix == ".zip":
         with zipfile.ZipFile(file) as archive:
+            check_expansion(file, sum(info.file_size for info in archive.infolist()))
             if archive.testzip() is not None:
                 raise zipfile.BadZipFile("a checksum inside it is wrong")
     elif file.suffix == ".gz":
         with gzip.open(file) as stream:
             while stream.read(2**20):
-                pass
+                check_expansion(file, stream.tell())
 
 
 def unpack(archive: Path, members: tuple[str, ...], folder: Path) -> list[Path]:
     """Take some files out of a zip archive, from whatever folder inside it, and lay them into `folder`.
 
-    Raises ValueError when the archive is damaged or lacks a member.
+    Raises ValueError when the archive is damaged, lacks a member or would expand beyond all measure.
     """
     try:
         with zipfile.ZipFile(archive) as file:
@@ -271,6 +292,7 @@ def unpack(archive: Path, members: tuple[str, ...], folder: Path) -> list[Path]:
             missing = [name for name in members if name not in inside]
             if missing:
                 raise ValueError(f"{archive} holds no {missing[0]}; get it again from the official page.")
+            check_expansion(archive, sum(inside[name].file_size for name in members))
             for name in members:
                 inside[name].filename = name  # where it goes, without its folders
                 file.extract(inside[name], folder)
@@ -348,6 +370,7 @@ def compare_filters(frame: pd.DataFrame, paper: tuple[float, ...]) -> pd.DataFra
 
 
 def _table(path: Path, encoding: str = "utf-8", **options: Any) -> pd.DataFrame:
+    check_size(path)
     try:
         frame = pd.read_csv(path, dtype=str, encoding=encoding, skip_blank_lines=False, **ONLY_EMPTY, **options)
     except (ValueError, OSError, EOFError, zlib.error) as error:

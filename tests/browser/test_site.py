@@ -33,6 +33,14 @@ def offline(browser):
         context.close()
 
 
+def test_the_licences_travel_with_the_site(offline):
+    page = offline()
+    page.goto((SITE / "docs/index.html").as_uri())
+    page.get_by_role("link", name="their licences").click()
+    text = page.locator("body").inner_text()
+    assert "mathjax 3.2.2" in text and "Apache License" in text and "requirejs 2.3.7" in text
+
+
 def test_the_slider_of_04_works_without_a_network(offline):
     page = offline()
     page.goto((SITE / "notebooks/04_skip_step_sampling.html").as_uri())

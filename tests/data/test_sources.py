@@ -1,5 +1,6 @@
 """Readers of the original formats, downloads and archives, on small files that the tests make."""
 
+import contextlib
 import dataclasses
 import functools
 import gzip
@@ -260,6 +261,8 @@ def test_a_workbook_with_a_wrong_cell(tmp_path, one_sentence, cell, value, words
 
 class Handler(http.server.SimpleHTTPRequestHandler):
     def do_GET(self):
+        if "endless" in self.path:
+            return self.endless()
         if "truncated" not in self.path:
             return super().do_GET()
         self.send_response(200)
@@ -267,6 +270,15 @@ class Handler(http.server.SimpleHTTPRequestHandler):
             self.send_header("Content-Length", "100000")
         self.end_headers()
         self.wfile.write(gzip.compress(GOWALLA.encode())[:-10])
+
+    def endless(self):
+        self.send_response(200)
+        if "silent" not in self.path:
+            self.send_header("Content-Length", str(10**15))
+        self.end_headers()
+        with contextlib.suppress(ConnectionError):
+            while True:
+                self.wfile.write(bytes(2**16))
 
     def log_message(self, *arguments):
         pass
@@ -317,9 +329,12 @@ def test_a_file_that_changed_is_refused(tmp_path, server, monkeypatch, one_sente
         ("page.html", None, "damaged or incomplete"),  # a notice in the place of the file
         ("missing.gz", None, "404"),
         ("g.gz", "0" * 64, "checksum"),
+        ("endless.gz", None, "larger than 1,048,576 bytes"),
+        ("endless-silent.gz", None, "larger than 1,048,576 bytes"),
     ],
 )
 def test_a_download_that_fails_loses_nothing(tmp_path, server, monkeypatch, one_sentence, path, sha256, word):
+    monkeypatch.setattr(sources, "LARGEST", 2**20)
     write(tmp_path / "site" / "g.gz", GOWALLA)
     write(tmp_path / "site" / "page.html", "<p>We are moving.")
     source(monkeypatch, f"{server}/{path}", sha256)
@@ -362,6 +377,10 @@ def test_without_the_optional_packages(tmp_path, one_sentence, monkeypatch):
     one_sentence(lambda: fetch("gowalla", tmp_path), "pooch", '".[data]"')
     workbook = retail_workbook(tmp_path / "Online Retail.xlsx")
     one_sentence(lambda: sources.read_online_retail(workbook), "python-calamine", '".[data]"')
+
+
+def test_no_original_comes_in_the_clear():
+    assert [source.url for source in SOURCES.values() if source.url and not source.url.startswith("https://")] == []
 
 
 def test_without_a_connection(tmp_path, monkeypatch, one_sentence):
@@ -548,6 +567,7 @@ def test_the_command(tmp_path, capsys):
     command = ["data", "retailrocket", "--file", str(original), "--out", str(tmp_path / "rr"), "--table2"]
     assert main(command) == 0
     out = " ".join(capsys.readouterr().out.split())
+    assert "Trust: your own file is taken as it is." in out
     assert "CC BY-NC-SA" in out and "36 interactions written" in out and "--k-core 5 --repeats keep" in out
     assert "records 549,000 36 -100.0%" in out and "average length 9.23 12 +30.0%" in out
     assert out.count(" keep ") >= 3  # the grid: 3-, 5- and 10-core leave all
@@ -555,6 +575,17 @@ def test_the_command(tmp_path, capsys):
     assert "no file" in capsys.readouterr().err
     assert main(["data", "online_retail", "--out", str(tmp_path / "x"), "--table2"]) == 2  # before anything is fetched
     assert "no row for online_retail" in capsys.readouterr().err and not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    "sha256, words",
+    [(None, "is known, so the first file is taken as it comes"), ("0" * 64, "SHA-256 000000000000...")],
+)
+def test_the_command_says_what_is_trusted(monkeypatch, tmp_path, capsys, sha256, words):
+    """Before anything is fetched."""
+    source(monkeypatch, "http://127.0.0.1:9/g.gz", sha256)
+    assert main(["data", "gowalla", "--out", str(tmp_path)]) == 2
+    assert words in capsys.readouterr().out
 
 
 @pytest.mark.real_data
