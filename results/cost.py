@@ -70,7 +70,7 @@ def of_ours(unit: grid.Unit, folder: Path) -> tuple[list[tuple[float, float]], d
 
     recommender = fit(dataset, split, config, callbacks=[note])
     answers, begun = validation_sample(dataset, split, config), time.process_time()
-    evaluate(recommender.scorer(), answers)
+    evaluate(recommender.scorer(compensate=False), answers)
     return curve, {"memory": memory(), "users_per_second": len(answers) / (time.process_time() - begun)}
 
 

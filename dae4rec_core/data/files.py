@@ -9,8 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dae4rec_core.data.sizes import check_size
 from dae4rec_core.data.times import unix_seconds
@@ -50,7 +48,7 @@ def _read_table(path: Path, needed: list[str]) -> pd.DataFrame:
     check_size(path)
     try:
         frame = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
-    except (UnicodeDecodeError, OSError, EOFError, zlib.error, pa.ArrowException) as error:  # zlib's: a damaged .gz
+    except (UnicodeDecodeError, OSError, EOFError, zlib.error) as error:  # zlib's: a damaged .gz
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path} can't be read as a table ({why}); give CSV, CSV.GZ or Parquet.") from None
     missing = [name for name in needed if name not in frame]
@@ -128,15 +126,21 @@ def _lines_of_rows(path: Path) -> array:
 
 def _read_parquet(path: Path) -> pd.DataFrame:
     """A Parquet file whose ids are text or whole numbers."""
-    table = pq.read_table(path).replace_schema_metadata()  # without what pandas noted there, which may be damaged
-    table.validate(full=True)  # text that is no UTF-8 would fail wherever it is used
+    import pyarrow as pa  # here, as in `sizes`
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path).replace_schema_metadata()  # without what pandas noted there, which may be damaged
+        table.validate(full=True)  # text that is no UTF-8 would fail wherever it is used
+        frame = table.to_pandas()
+    except pa.ArrowException as error:
+        raise OSError(str(error) or type(error).__name__) from None
     _check_names(table.schema.names, path)
     for field in table.schema:
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
         if field.name in IDS and not (text or pa.types.is_integer(kind)):
             raise ValueError(f"{path}: {field.name} is of type {kind}; make it text or whole numbers.")
-    frame = table.to_pandas()
     for name in frame.columns.intersection(IDS):
         frame[name] = frame[name].astype("string").replace({"": pd.NA})
     return frame.set_axis(pd.RangeIndex(1, len(frame) + 1, name="row"))

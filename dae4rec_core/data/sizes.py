@@ -6,8 +6,6 @@ import zlib
 from pathlib import Path
 
 import psutil
-import pyarrow
-from pyarrow import parquet
 
 FOLD = 100  # tables of interactions shrink three- to tenfold; gzip can reach a thousandfold
 ROOM = 2**24  # bytes that do no harm, however small their file
@@ -24,9 +22,9 @@ def check_size(path: Path) -> None:
     free = psutil.virtual_memory().available
     try:
         if path.suffix == ".parquet":
-            about = parquet.read_metadata(path)
-            check_expansion(path, 8 * about.num_rows * about.num_columns)
-            _check_memory(path, about.num_rows, 8 * about.num_rows * about.num_columns, free)
+            rows, columns = _parquet_shape(path)
+            check_expansion(path, 8 * rows * columns)
+            _check_memory(path, rows, 8 * rows * columns, free)
         elif path.suffix == ".xlsx":
             with zipfile.ZipFile(path) as book:
                 size = sum(info.file_size for info in book.infolist())
@@ -39,8 +37,20 @@ def check_size(path: Path) -> None:
                     size, rows = size + len(block), rows + block.count(b"\n")
                     check_expansion(path, size)
                     _check_memory(path, rows, size, free)
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, pyarrow.ArrowException):
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile):
         return
+
+
+def _parquet_shape(path: Path) -> tuple[int, int]:
+    """Rows and columns, as the file's end states them. Raises OSError for a damaged one."""
+    import pyarrow  # here, since an environment that reads CSV alone, as that of the peers, does without it
+    from pyarrow import parquet
+
+    try:
+        about = parquet.read_metadata(path)
+    except pyarrow.ArrowException as error:
+        raise OSError(str(error)) from None
+    return about.num_rows, about.num_columns
 
 
 def check_expansion(path: Path, size: int) -> None:
