@@ -33,7 +33,7 @@ def test_both_explorers_react(page, demo, width):
     assert steps.locator("table").inner_text() != first
     steps.scroll_into_view_if_needed()
     shot(page, f"demo_S_{width}")
-    deltas.get_by_label("delta, the weight of the item graph").fill("0")
+    deltas.get_by_label("δ, the weight of the item graph").fill("0")
     assert "δ = 0" in deltas.locator("thead").inner_text()
     deltas.scroll_into_view_if_needed()
     shot(page, f"demo_delta_{width}")

@@ -54,7 +54,7 @@ def test_noise(opened):
     assert (
         noise.locator(".chart svg[role=img]")
         .get_attribute("aria-label")
-        .startswith("ᾱ, what is left of the signal, against t, at 20")
+        .startswith("ᾱ, the share of the signal's variance, against t, at 20")
     )
     assert "No: t = 20." in wrong_guess(noise, "t = 5")
     t.fill("49")
@@ -92,15 +92,22 @@ def test_a_toy_trains_in_the_page(opened):
     page.wait_for_function(
         "() => /Step 1500/.test(document.querySelector('.dae4rec-collapse .facts').textContent)", timeout=60_000
     )
-    assert length() > 1.5 and "100% are in the own district" in facts.inner_text()
+    assert length() > 1.5 and "100% are in that place's district" in facts.inner_text()
     assert toy.locator(".chart").first.locator(".key span").count() == 2  # both runs
-    assert "No: draw them together." in wrong_guess(toy, "drive them apart")
+    assert play.inner_text() == "play"
+    play.click()  # once more from the start
+    page.wait_for_function(
+        "() => /Step \\d\\d0 of/.test(document.querySelector('.dae4rec-collapse .facts').textContent)"
+    )
+    stop.click()
+    assert "No: δ = 1." in wrong_guess(toy, "δ = 10")
     shot(page, "page_toy")
 
 
 def test_delta(opened):
     page, delta = opened("03_diffusion_training", "delta")
-    slider, facts = delta.get_by_label("delta, the weight of the item graph"), delta.locator(".facts")
+    slider, facts = delta.get_by_label("δ, the weight of the item graph"), delta.locator(".facts")
+    assert not delta.locator(".spoils h2").is_visible()  # until a guess, or a move
     assert slider.get_attribute("aria-valuetext") == "δ = 10" and delta.locator("thead th").count() == 2
     rank = re.search(r"at rank (\d+) of 600", facts.inner_text())[1]
     heat = "() => document.querySelector('.dae4rec-delta canvas').toDataURL()"
@@ -117,6 +124,9 @@ def test_delta(opened):
     assert delta.locator("circle").nth(5).get_attribute("style") != before
     assert f"at δ = 10 at rank {rank}" in facts.inner_text() and "of ten" in facts.inner_text()
     delta.get_by_label("S, sampling steps").fill("0")
+    delta.locator("td button").first.focus()
+    page.keyboard.press("Enter")  # an item of the list, by keyboard
+    assert delta.locator("circle.pointed").count() == 1
     delta.locator("circle").nth(40).hover(force=True)
     assert "of its ten nearest under E" in delta.locator(".status").inner_text()
     assert delta.locator("circle.listed").count() == 10
@@ -142,16 +152,20 @@ def test_the_graph(opened, name, columns):
     page, graph = opened(name, "graph")
     facts, lists = graph.locator(".facts"), graph.locator(".lists")
     assert lists.locator("section").count() == columns and lists.locator("section").first.locator("li").count() == 10
-    before = facts.inner_text()
+    assert not facts.is_visible()
+    before = lists.inner_text()
     graph.locator("circle.glides").nth(100).click(force=True)
-    assert facts.inner_text() != before and "item=100" in page.url
+    assert lists.inner_text() != before and "item=100" in page.url and facts.is_visible()
+    assert graph.locator("circle.pointed").count() == 1
     graph.get_by_label("name of an item").fill("nowhere")
     page.keyboard.press("Enter")
-    assert graph.locator(".status").inner_text().startswith("There is no item called nowhere")
+    assert graph.locator(".status").inner_text() == "No name has this in it."
     wanted = graph.locator("datalist option").nth(123).get_attribute("value")
-    graph.get_by_label("name of an item").fill(wanted.upper())
+    graph.get_by_label("name of an item").fill(wanted.upper()[3:])  # a part of it is enough
     page.keyboard.press("Enter")
     assert facts.inner_text().startswith(wanted)
+    lists.locator("button").first.click()
+    assert not facts.inner_text().startswith(wanted)
     buttons = graph.locator(".question button")
     buttons.first.click()
     assert graph.locator(".told").inner_text().startswith(("Yes.", "No:")) and buttons.first.is_disabled()
@@ -161,10 +175,15 @@ def test_the_graph(opened, name, columns):
 def test_eigenvalues(opened):
     page, spectrum = opened("02_graph_autoencoder", "spectrum")
     facts, kept = spectrum.locator(".facts"), spectrum.get_by_label("how many eigenvectors are kept")
+    assert not facts.is_visible()
+    kept.focus()
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowRight")
+    assert "20 of 20, of which 1 is left out as negative" in kept.get_attribute("aria-valuetext")
     assert "have 0.45 on average, two of different kinds 0.55" in facts.inner_text()
     spectrum.get_by_role("checkbox").check()
     assert "distance to the graph is 0.0" in facts.inner_text()
-    kept.fill("2")
+    kept.fill("2")  # its stops: 0, 1, 2 and all
     assert "distance to the graph is 4.2" in facts.inner_text() and spectrum.locator("path.bar.used").count() == 2
     assert "No: about a tenth as far." in wrong_guess(spectrum, "half as far")
     shot(page, "page_spectrum")
@@ -173,7 +192,7 @@ def test_eigenvalues(opened):
 @pytest.mark.parametrize("state", ["delta=9&person=7", "delta=-1", "schedule=5&t=900", "item=600", "item=x"])
 def test_no_address_breaks_them(opened, state):
     page, delta = opened("03_diffusion_training", "delta", state)
-    assert delta.get_by_label("delta, the weight of the item graph").get_attribute("aria-valuetext") == "δ = 10"
+    assert delta.get_by_label("δ, the weight of the item graph").get_attribute("aria-valuetext") == "δ = 10"
     assert (
         page.locator(".dae4rec-noise").get_by_label("t, the step of").get_attribute("aria-valuetext") == "t = 10 of 50"
     )

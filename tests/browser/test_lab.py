@@ -134,9 +134,9 @@ def test_graph_and_eigenvalues_run_in_lab(page, lab):
     graph, spectrum = page.locator(".dae4rec-graph"), page.locator(".dae4rec-spectrum")
     graph.wait_for(timeout=60_000)
     graph.scroll_into_view_if_needed()
-    before = graph.locator(".facts").inner_text()
+    before = graph.locator(".lists").inner_text()
     graph.locator("circle.glides").nth(100).click(force=True)
-    assert graph.locator(".facts").inner_text() != before
+    assert graph.locator(".lists").inner_text() != before
     spectrum.get_by_role("checkbox").check()
     assert "distance to the graph is 0.0" in spectrum.locator(".facts").inner_text()
     shot(page, "lab_spectrum")

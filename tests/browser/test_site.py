@@ -72,6 +72,7 @@ def test_the_s_explorer_runs_in_the_page(offline):
     facts, table = steps.locator(".facts"), steps.locator("table")
     picture = steps.locator(".map svg")
     assert "rank 16 of 600" in facts.inner_text()  # what the notebook says of this person
+    assert not steps.locator(".spoils h2").first.is_visible()  # the curves answer the question
     S = steps.get_by_label("S, sampling steps")
     S.focus()
     for _ in range(4):
@@ -252,7 +253,7 @@ def test_the_town_runs_in_the_page(offline):
     assert town.locator(".trail button").last.inner_text().startswith(name.split(",")[0])
     town.get_by_label("name of a place").fill("nowhere")
     page.keyboard.press("Enter")
-    assert town.locator(".status").inner_text() == "No place has this name."
+    assert town.locator(".status").inner_text() == "No name has this in it."
     town.locator(".trail button").last.focus()
     page.keyboard.press("Enter")
     assert town.locator(".trail button").count() == 7
@@ -267,6 +268,8 @@ def test_the_town_runs_in_the_page(offline):
     town.get_by_role("button", name=answer, exact=True).click()
     told = f"Yes. Counting is {far[2]} from the law and the draws {far[1]}"
     assert town.locator(".told").inner_text().startswith(told)
+    town.get_by_label("load a person").select_option("1")  # another history is asked about anew
+    assert town.locator(".told").inner_text() == "" and town.get_by_role("button", name=answer, exact=True).is_enabled()
     town.get_by_role("button", name="clear").click()
     assert town.locator(".trail button").count() == 0 and town.locator(".lists li:visible").count() == 0
 
@@ -289,6 +292,7 @@ def test_the_tour_says_what_is_true(offline):
             float(re.search(r"have ([\d.]+) bits", text)[1]),
         )
         told.append(text)
+    assert bits[5] < bits[3] and abs(far[5] - far[3]) < 0.05  # fifty steps: hardly nearer, and fewer places
     assert bits[4] < bits[3] and "S = 1 " in told[3] and "S = 50 " in told[4]  # fewer places with one step
     assert abs(far[6] - far[3]) < 0.05  # another noise hardly changes the distance
     assert page.locator("#town .trail button").count() == 7

@@ -52,12 +52,13 @@ def test_the_delta_explorer_tells_the_sweep(deltas, ring, trained):
     about = json.loads(deltas.widget.about)
     assert [model["delta"] for model in about["models"]] == [0.0, 0.1, 10.0]
     assert about["models"][about["usual"]]["delta"] == trained.model.config.diffusion.delta
-    without, with_one = (line["points"] for line in about["hits"])
+    without, with_one, popular = (line["points"] for line in about["hits"])
+    assert popular == [[0, 10], [1, 10], [2, 10]]
     np.testing.assert_allclose(without, [[0, 2.5], [1, 10.5], [2, 20.5]])  # means over two seeds, in percent
     np.testing.assert_allclose(with_one, [[0, 4.5], [1, 20.5], [2, 30.5]])
     asked = about["question"]
     assert asked["answers"][asked["right"]] == "δ = 0.1" and "popularity 10.0%" in asked["then"]
-    assert "δ = 0: HR@10 4.5%" in deltas.still.alt and deltas.text == "the δ explorer"
+    assert "δ = 0: 4.5%, " in deltas.still.alt and deltas.text == "the δ explorer"
     assert sorted(about["order"]) == list(range(ring[0].n_items))
 
 
@@ -135,12 +136,15 @@ def test_the_graph_explorer_asks_what_is_so(ring, trained):
     about = json.loads(explorer.widget.about)
     assert len(about["names"]) == len(about["xy"]) == ring[0].n_items and about["start"] == 4
     groups = np.array(about["groups"]["of"])
-    own = []
-    for notion in about["notions"][:2]:
-        own.append(np.concatenate([groups[others] == groups[n] for n, others in enumerate(notion["lists"])]).mean())
-    shares = [float(share) / 100 for share in re.findall(r"(\d+)%", about["question"]["then"])]
-    assert shares == pytest.approx(own, abs=0.005)
-    assert about["question"]["right"] == int(own[1] > own[0])
+    lists = [notion["lists"] for notion in about["notions"]]
+    own = [np.concatenate([groups[others] == groups[n] for n, others in enumerate(one)]).mean() for one in lists]
+    asked = about["question"]
+    assert [int(share) for share in re.findall(r"(\d+)% of those", asked["then"])] == pytest.approx(
+        [100 * share for share in own], abs=0.51
+    )
+    shared = np.mean([len(set(a) & set(b)) for a, b in zip(*lists[1:], strict=True)])
+    assert float(re.match(r"([\d.]+) of ten", asked["then"])[1]) == pytest.approx(shared, abs=0.051)
+    assert asked["right"] == np.argmin([abs(shared - n) for n in (2, 5, 9)])
     alone = graph.graph_explorer(*ring, {}, [4])
     asked = json.loads(alone.widget.about)["question"]
     assert float(re.search(r"([\d.]+) of ten", asked["then"])[1]) == pytest.approx(10 * own[0], abs=0.05)
@@ -177,6 +181,7 @@ def test_eigenvalues_say_what_inner_products_cannot():
     values, vectors = np.array(about["values"]), np.array(about["vectors"])
     np.testing.assert_allclose((vectors.T * values) @ vectors, A, atol=1e-4)
     np.testing.assert_allclose(values[:2], [11, -9])
+    assert about["stops"] == [0, 1, 2, 20]  # 18 of them are 1
     asked = about["question"]
     assert asked["answers"][asked["right"]] == "about a tenth as far" and asked["then"].startswith("0.45 and 0.55.")
     assert "9.0 from it" in explorer.still.alt  # the eigenvalue that is lost

@@ -37,20 +37,26 @@ export class CollapseExplorer {
       this.runs.clear();
       this.begin(this.delta, this.seed + 1);
     });
-    const key = Array.from({ length: DISTRICTS }, (_, n) => h("span", {}, h("b", { style: `color:${about.colours[n]}` }, "●"), ` district ${n + 1}`));
+    const near = PLACES / DISTRICTS;
+    const key = Array.from({ length: DISTRICTS }, (_, n) => h("span", {}, h("b", { style: `color:${about.colours[n]}` }, "●"), ` district ${n + 1}: ${n * near + 1} to ${(n + 1) * near}`));
     const settings = [row(named("δ", this.slider.input, " ", this.slider.said)), row(this.player.button, again, other)];
     root.classList.add("dae4rec", "dae4rec-collapse");
     root.replaceChildren(
-      askFirst(about.question),
+      askFirst(root, about.question).box,
       h("div", { class: "map" }, this.dots.svg, h("p", { class: "legend" }, ...key)),
       h("div", { class: "side" }, ...settings, this.facts, this.spoken, h("div", { class: "below" }, ...this.charts)),
     );
     this.begin(this.delta, this.seed);
   }
 
-  /** @param {number} delta @param {number} seed */
+  /** Another training, which waits for the reader. @param {number} delta @param {number} seed */
   begin(delta, seed) {
     this.player.stop();
+    this.reset(delta, seed);
+  }
+
+  /** @param {number} delta @param {number} seed */
+  reset(delta, seed) {
     Object.assign(this, { delta, seed });
     this.training = new Training(begin(seed), delta, 10 * seed + 1);
     this.runs.set(delta, { length: [], right: [] });
@@ -60,7 +66,7 @@ export class CollapseExplorer {
 
   /** Some steps, and their picture. Whether there are more to come. */
   walk() {
-    if (this.training.steps >= LAST) this.begin(this.delta, this.seed);
+    if (this.training.steps >= LAST) this.reset(this.delta, this.seed);
     for (let n = 0; n < EVERY; n++) this.training.step();
     this.note();
     this.paint();
@@ -92,8 +98,8 @@ export class CollapseExplorer {
     const [length, right] = [meanLength(weights), rightShare(weights)];
     this.dots.svg.setAttribute("aria-label", `Twelve embeddings in the plane after ${steps} steps at δ = ${this.delta}; mean length ${length.toFixed(2)}`);
     this.facts.textContent =
-      `Step ${steps} of ${LAST}. Mean length ${length < 0.0005 ? "below 0.001" : length.toFixed(3)}. Of the three places that the model lists ` +
-      `first, ${percent(right)} are in the own district; by chance it would be 27%.`;
+      `Step ${steps} of ${LAST}. Mean length ${length < 0.0005 ? "below 0.001" : length.toFixed(3)}. For whoever is at a place, the model ` +
+      `lists the eleven others; of the first three, ${percent(right)} are in that place's district. By chance it would be 27%.`;
     const lines = (/** @type {"length" | "right"} */ what) =>
       [...this.runs].map(([delta, run]) => ({
         name: `δ = ${delta}`,
@@ -103,7 +109,9 @@ export class CollapseExplorer {
       }));
     const wide = /** @type {[number, number]} */ ([0, LAST]);
     this.charts[0].replaceChildren(...chart("mean length of E, against the step", lines("length"), { x: wide, y: [0, REACH] }));
-    this.charts[1].replaceChildren(...chart("own district (%) among the first three", lines("right"), { x: wide, y: [0, 100] }));
+    const chance = { name: "chance", colour: "currentColor", dash: "1 4", points: /** @type {[number, number][]} */ ([[0, 27.3], [LAST, 27.3]]) };
+    const rights = [...lines("right"), chance];
+    this.charts[1].replaceChildren(...chart("of the first three, in the same district (%)", rights, { x: wide, y: [0, 100] }));
   }
 }
 

@@ -5,12 +5,12 @@ from dae4rec_core.views.plots import COLOURS
 from dae4rec_core.views.widgets import Explorer, View
 
 QUESTION = {
-    "question": "With δ = 0, what will training do to the twelve embeddings?",
-    "answers": ["leave them about where they are", "draw them together", "drive them apart"],
+    "question": "From which δ on will the twelve places stay apart?",
+    "answers": ["δ = 0.1", "δ = 1", "δ = 10"],
     "right": 1,
     "then": (
-        "What f is to answer is made of the same numbers that it is told. If all twelve are equal the answer is always "
-        "right, and the loss is 0. Press play; then choose δ = 1 and press it again."
+        "At δ = 0 and 0.1 they run together: what f is to answer is made of the same numbers that it is told, so equal "
+        "embeddings make every answer right. At 1 and 10 they hold. Press play, for each δ."
     ),
 }
 

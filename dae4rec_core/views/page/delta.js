@@ -10,7 +10,7 @@
  * @property {string[]} names  of each item
  * @property {{name: string, items: number[], next: number}[]} people
  * @property {boolean} seen  whether a list may hold what the person knows
- * @property {{names: string[], of: number[], colours: string[]}} groups  of the items
+ * @property {{kind: string, names: string[], of: number[], colours: string[]}} groups  of the items, districts or areas
  * @property {number[]} order  the items of the heatmaps, by group
  * @property {string[]} heat  colours from 0 to 1
  * @property {import("./parts.js").Line[]} spectra  share of E's variance in the first n directions, a line a delta
@@ -20,7 +20,7 @@
  */
 
 import { Model, chooseTau, dot, normal, parse, top } from "./model.js";
-import { Dots, Player, askFirst, chart, choice, followAddress, h, mount, named, recall, remember, row, scaled, slider, tick } from "./parts.js";
+import { Dots, Player, askFirst, button, chart, choice, followAddress, h, mount, named, recall, remember, row, scaled, slider, tick } from "./parts.js";
 
 const STEPS = [1, 2, 5, 10, 20, 50, 200];
 const LISTED = 10;
@@ -60,8 +60,7 @@ export class DeltaExplorer {
     this.map = about.xy?.map(scaled(about.xy, BOX, 0));
     this.build(root);
     this.restore();
-    if (window.location.hash.includes("delta=")) root.scrollIntoView();
-    followAddress("delta", () => this.restore());
+    followAddress(root, "delta", () => this.restore());
   }
 
   /** The model number n, read when it is first asked for. @param {number} n */
@@ -91,7 +90,7 @@ export class DeltaExplorer {
   build(root) {
     const { about } = this;
     this.dots = new Dots(BOX, about.names.length, (item) => this.point(item));
-    this.slider = slider("delta, the weight of the item graph", about.models.length - 1, (n) => this.show({ at: n }));
+    this.slider = slider("δ, the weight of the item graph", about.models.length - 1, (n) => this.show({ at: n }));
     this.player = new Player(
       () => {
         this.show({ at: (this.at + 1) % about.models.length }, false);
@@ -111,7 +110,7 @@ export class DeltaExplorer {
       const canvas = h("canvas", { width: size, height: size, role: "img" });
       return { canvas, said: h("h2", {}, title) };
     });
-    this.charts = [0, 1].map(() => h("div", { class: "chart" }));
+    this.charts = ["chart", "chart spoils"].map((kind) => h("div", { class: kind }));
     const settings = [
       row(named("δ", this.slider.input, " ", this.slider.said), this.player.button),
       row(named("person", this.who)),
@@ -121,7 +120,7 @@ export class DeltaExplorer {
     const heat = this.heatmaps.map(({ said, canvas }) => h("div", { class: "heat" }, said, canvas));
     root.classList.add("dae4rec", "dae4rec-delta");
     root.replaceChildren(
-      askFirst(about.question),
+      askFirst(root, about.question).box,
       h("div", { class: "map" }, this.dots.svg, this.key),
       side,
       h("div", { class: "charts" }, ...heat, ...this.charts),
@@ -203,11 +202,11 @@ export class DeltaExplorer {
     this.paintPicture();
     this.paintTable();
     this.heatmaps[0].said.textContent = `similarity of E, δ = ${delta}`;
-    const ends = /** @type {[string, string]} */ ([0, about.models.length - 1].map((n) => `${about.models[n].delta}`));
+    const ticks = about.models.map((model) => `${model.delta}`);
     const spectra = about.spectra.map((line, n) => ({ ...line, colour: n === at ? "var(--model)" : "var(--faint)" }));
     spectra.push(spectra[at]); // above the others
-    this.charts[0].replaceChildren(...chart("share of E's variance in its first directions", spectra, { log: true, y: [0, 1], named: [at] }));
-    const marked = { at, said: `δ = ${delta}`, ends };
+    this.charts[0].replaceChildren(...chart("share of E's variance in its first directions; the band: two", spectra, { log: true, y: [0, 1], at: 2, named: [at] }));
+    const marked = { at, said: `δ = ${delta}`, ticks };
     this.charts[1].replaceChildren(...chart("validation HR@10 (%), against δ", about.hits, marked));
     if (this.drawn === at) return;
     this.drawn = at;
@@ -217,7 +216,7 @@ export class DeltaExplorer {
 
   paintPicture() {
     const { about, at, pointed } = this;
-    const { of, colours, names } = about.groups;
+    const { of, colours, names, kind } = about.groups;
     const model = this.model(at);
     const { dim } = model;
     const vector = (/** @type {number} */ item) => model.embedding.subarray(item * dim, (item + 1) * dim);
@@ -236,7 +235,7 @@ export class DeltaExplorer {
     const how = this.onMap ? "Items where they are in the town" : held;
     this.dots.svg.setAttribute("aria-label", `${how}; δ = ${about.models[at].delta}`);
     const ringed = pointed < 0 ? "" : " · ringed: its ten nearest under E";
-    this.key.textContent = `${how}, coloured by ${names.length} groups${ringed}`;
+    this.key.textContent = `${how}, coloured by ${names.length} ${kind}s${ringed}`;
     this.tell();
   }
 
@@ -249,7 +248,7 @@ export class DeltaExplorer {
     }
     const own = this.near.filter((item) => groups.of[item] === groups.of[this.pointed]).length;
     const first = this.near.slice(0, 3).map((item) => names[item]);
-    this.status.textContent = `${names[this.pointed]}: ${own} of its ten nearest under E are of its own group; first ${first.join(" · ")}.`;
+    this.status.textContent = `${names[this.pointed]}: ${own} of its ten nearest under E are in the same ${groups.kind}; first ${first.join(" · ")}.`;
   }
 
   paintTable() {
@@ -261,7 +260,9 @@ export class DeltaExplorer {
     const known = new Set(usual.slice(0, LISTED));
     const cell = (/** @type {number} */ item, /** @type {number} */ column) => {
       const changed = column === 0 && !known.has(item);
-      return h("td", { class: changed ? "changed" : "" }, `${item === next ? "★ " : ""}${about.names[item]}${changed ? " ← only here" : ""}`);
+      const entry = button(`${item === next ? "★ " : ""}${about.names[item]}`, () => this.point(item));
+      entry.className = "entry";
+      return h("td", { class: changed ? "changed" : "" }, entry, changed ? " ← only here" : "");
     };
     const rows = Array.from({ length: Math.min(LISTED, list.length) }, (_, n) =>
       h("tr", {}, h("th", { scope: "row" }, `${n + 1}`), ...columns.map((items, column) => cell(items[n], column))),
@@ -271,7 +272,9 @@ export class DeltaExplorer {
     const rank = (/** @type {number[]} */ items) => items.indexOf(next) + 1;
     const shared = list.slice(0, LISTED).filter((item) => known.has(item)).length;
     const beside = at === about.usual ? "" : `; at δ = ${deltas[1]} at rank ${rank(usual)}, and the lists share ${shared} of ten`;
-    this.facts.textContent = `This person really went to ${about.names[next]} (★): at rank ${rank(list)} of ${list.length}${beside}.`;
+    this.facts.textContent =
+      `This person really went to ${about.names[next]} (★): at rank ${rank(list)} of ${list.length}${beside}. The lists are those of ` +
+      `the chain alone, without compensator; one person is no proof, the curve is of all.`;
   }
 }
 

@@ -19,15 +19,14 @@ from dae4rec_core.method.gae import similarity
 from dae4rec_core.recommender import Recommender
 from dae4rec_core.views.explorers.parts import names_of
 from dae4rec_core.views.page import person
-from dae4rec_core.views.page.steps import wheel
+from dae4rec_core.views.page.steps import KINDS, kind_of_area, wheel
 from dae4rec_core.views.page.widget import DeltaWidget, line
-from dae4rec_core.views.plots import HEAT, WITH, WITHOUT, coordinates, item_groups, panels, png
+from dae4rec_core.views.plots import HEAT, coordinates, item_groups, panels, png
 from dae4rec_core.views.stage import principal_plane
 from dae4rec_core.views.widgets import Explorer, View
 
 SHOWN = (0.0, 0.1, 10.0)  # delta of the still picture
 IN_HEATMAP = 600  # items at most
-KINDS = ((False, "without compensator", WITHOUT, ""), (True, "with compensator", WITH, "6 3"))
 
 
 def delta_explorer(
@@ -66,12 +65,13 @@ def delta_explorer(
         "names": names_of(dataset),
         "people": [person(dataset, split, user) | {"name": f"{user} {name}"} for name, user in people.items()],
         "seen": config.data.repeats != "first_visits",
-        "groups": {"names": list(names), "of": groups.tolist(), "colours": wheel(len(names))},
+        "groups": {"kind": kind_of_area(dataset), "names": list(names), "of": groups.tolist()}
+        | {"colours": wheel(len(names))},
         "order": order[:: -(-len(order) // IN_HEATMAP)].tolist(),
         "heat": [to_hex(colour) for colour in colormaps[HEAT](np.arange(256))],
         "spectra": spectra(embeddings),
-        "hits": hits(rates),
-        "question": question(rates, table),
+        "hits": hits(rates, popularity(table)),
+        "question": question(rates, popularity(table)),
     }
     place = coordinates(dataset)
     if place is not None:
@@ -125,20 +125,26 @@ def hit_rates(table: pd.DataFrame) -> pd.DataFrame:
     return 100 * part.pivot_table(values="HR@10", index="delta", columns="compensator", aggfunc="mean")
 
 
-def hits(rates: pd.DataFrame) -> list[dict[str, Any]]:
+def popularity(table: pd.DataFrame) -> float:
+    """Validation HR@10 of the ten most popular items for everybody, in percent."""
+    return 100 * table.query("part == 'validation' and method == 'popularity'")["HR@10"].iloc[0]
+
+
+def hits(rates: pd.DataFrame, popular: float) -> list[dict[str, Any]]:
     """Lines of HR@10 against the number of the model."""
+    lines = [(name, colour, dash, rates[kind]) for kind, name, colour, dash in KINDS]
+    lines.append(("popularity", "currentColor", "1 4", pd.Series(popular, rates.index)))
     return [
-        {"name": name, "colour": colour, "dash": dash, "points": [[n, round(v, 4)] for n, v in enumerate(rates[kind])]}
-        for kind, name, colour, dash in KINDS
+        {"name": name, "colour": colour, "dash": dash, "points": [[n, round(v, 4)] for n, v in enumerate(values)]}
+        for name, colour, dash, values in lines
     ]
 
 
-def question(rates: pd.DataFrame, table: pd.DataFrame) -> dict[str, Any]:
+def question(rates: pd.DataFrame, popular: float) -> dict[str, Any]:
     """From which delta on are the lists better than popularity's?
 
     question: what is asked. answers: to choose from; right: the number of the right one. then: what really happens.
     """
-    popular = 100 * table.query("part == 'validation' and method == 'popularity'")["HR@10"].iloc[0]
     told = ", ".join(f"δ = {delta:g}: {value:.1f}%" for delta, value in rates[True].items())
     return {
         "question": "From which δ on are the model's lists better than the ten most popular items for everybody?",
@@ -173,12 +179,16 @@ def still(
         below[n].imshow(similar[np.ix_(order, order)], vmin=0, vmax=1, cmap=HEAT, interpolation="none")
         below[n].set_title(f"similarity of E, δ = {delta:g}", fontsize=9)
         said.append(
-            f"δ = {delta:g}: HR@10 {rates[True][delta]:.1f}%, {np.abs(similar - goal).mean():.2f} from S* on average"
+            f"δ = {delta:g}: {rates[True][delta]:.1f}%, {held[delta]:.0%} of the variance in the plane, a mean length "
+            f"of {embeddings[delta].norm(dim=1).mean():.2f}, similarity {np.abs(similar - goal).mean():.2f} from S*"
         )
     below[-1].imshow(goal[np.ix_(order, order)], vmin=0, vmax=1, cmap=HEAT, interpolation="none")
     below[-1].set_title("the goal S*", fontsize=9)
     above[-1].axis("off")
     for axis in below:
         axis.set(xticks=[], yticks=[])
-    alt = f"E in its own plane, on one scale, above its similarity, beside S*. {'; '.join(said)}."
+    alt = (
+        "The items in the two main directions of E, on one scale and coloured by district, above the similarity of E, "
+        f"beside S*. Validation HR@10 with a compensator: {'; '.join(said)}."
+    )
     return View(png(figure), alt)

@@ -5,12 +5,12 @@
  * @property {string[]} names  of each item
  * @property {[number, number][]} xy  where each item is drawn
  * @property {{name: string, lists: number[][]}[]} notions  for each item the nearest others, best first
- * @property {{names: string[], of: number[]}} groups  of the items
+ * @property {{kind: string, of: number[]}} groups  of the items: "district" or "area", and the number of each
  * @property {number} start  the item that is shown first
  * @property {import("./parts.js").Asked} question
  */
 
-import { Dots, askFirst, followAddress, h, mount, recall, remember, row, scaled } from "./parts.js";
+import { Dots, askFirst, button, byName, followAddress, h, mount, recall, remember, row, scaled } from "./parts.js";
 
 const BOX = { width: 640, height: 560 };
 const KINDS = ["counts", "law", "model"]; // the colours of the notions
@@ -28,24 +28,24 @@ export class GraphExplorer {
     const form = h("form", {}, this.search, h("button", {}, "go"));
     form.addEventListener("submit", (/** @type {Event} */ event) => {
       event.preventDefault();
-      const wanted = this.search.value.trim().toLowerCase();
-      const found = about.names.findIndex((name) => name.toLowerCase() === wanted);
-      if (found >= 0) this.show(found);
-      else this.status.textContent = `There is no item called ${this.search.value || "so"}; choose one of the list.`;
+      const { item, words } = byName(about.names, this.search.value);
+      if (item >= 0) this.show(item);
+      else this.spoken.textContent = this.status.textContent = words;
     });
-    this.facts = h("p", { class: "facts", role: "status" });
+    this.facts = h("p", { class: "facts spoils", role: "status" });
+    this.spoken = h("p", { class: "spoken", role: "status" });
     this.status = h("p", { class: "status" });
     this.lists = h("div", { class: "lists" });
     const key = about.notions.map(({ name }, n) => h("span", {}, h("b", { style: `color:var(--${KINDS[n]})` }, MARKS[n]), ` ${name}`));
     root.classList.add("dae4rec", "dae4rec-graph");
     root.replaceChildren(
-      askFirst(about.question),
+      askFirst(root, about.question).box,
       h("div", { class: "map" }, this.dots.svg, h("p", { class: "legend" }, ...key, h("span", {}, "★ the item"))),
-      h("div", { class: "side" }, row(form), datalist, this.facts, this.status),
+      h("div", { class: "side" }, row(form), datalist, this.facts, this.status, this.spoken),
       this.lists,
     );
     this.restore();
-    followAddress("item", () => this.restore());
+    followAddress(root, "item", () => this.restore());
   }
 
   restore() {
@@ -60,6 +60,13 @@ export class GraphExplorer {
     remember({ item });
   }
 
+  /** An item of a list, to go to. @param {number} item */
+  entry(item) {
+    const found = button(this.about.names[item], () => this.show(item));
+    found.className = "entry";
+    return found;
+  }
+
   /** @param {number} item */
   tell(item) {
     const { names, notions } = this.about;
@@ -67,6 +74,7 @@ export class GraphExplorer {
       const rank = lists[this.item].indexOf(item) + 1;
       return rank ? [`number ${rank} of those ${name}`] : [];
     });
+    this.dots.point(item);
     this.status.textContent = `${names[item]}${ranks.length ? `: ${ranks.join(", ")}` : ""}. Click to make it the middle.`;
   }
 
@@ -95,10 +103,9 @@ export class GraphExplorer {
     const listed = new Set(near.flat());
     this.dots.put(place, (n) => ({ r: listed.has(n) ? 4 : 2.5, colour: "currentColor", opacity: listed.has(n) ? 0.9 : 0.3 }));
     const own = (/** @type {number[]} */ others) => others.filter((other) => groups.of[other] === groups.of[item]).length;
-    const counted = notions.map(({ name }, n) => `${own(near[n])} of the ${near[n].length} ${name}`);
+    const counted = notions.map(({ name }, n) => `of the ${near[n].length} ${name}, ${own(near[n])}`);
     const first = new Set(near[0]);
-    const shared = notions.slice(1).map(({ name }, n) => `${near[n + 1].filter((other) => first.has(other)).length} of those ${name} are also ${notions[0].name}`);
-    this.facts.textContent = `${names[item]} (${groups.names[groups.of[item]]}). In its own district are ${counted.join(", ")}. ${shared.length ? `${shared.join("; ")}.` : ""}`;
+    this.facts.textContent = `${names[item]}. In the same ${groups.kind} lie ${counted.join("; ")}.`;
     this.dots.svg.setAttribute("aria-label", `Items on a map around ${names[item]}`);
     this.search.value = "";
     this.status.textContent = "Point at an item to see its name; click it, or tap it again, to make it the middle.";
@@ -108,7 +115,7 @@ export class GraphExplorer {
           "section",
           { class: KINDS[n] },
           h("h2", {}, name),
-          h("ol", {}, ...near[n].map((other) => h("li", {}, h("span", {}, names[other]), h("span", {}, n && first.has(other) ? "also there" : "")))),
+          h("ol", {}, ...near[n].map((other) => h("li", {}, this.entry(other), h("span", {}, n && first.has(other) ? "also by edges" : "")))),
         ),
       ),
     );

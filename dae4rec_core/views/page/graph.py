@@ -11,8 +11,9 @@ from torch import Tensor
 from dae4rec_core.data.dataset import Dataset, Split
 from dae4rec_core.method.graph import transition_counts
 from dae4rec_core.views.explorers.parts import LISTED, names_of
+from dae4rec_core.views.page.steps import kind_of_area
 from dae4rec_core.views.page.widget import GraphWidget, line
-from dae4rec_core.views.plots import COLOURS, GREY, MARKERS, coordinates, item_groups, panels, png
+from dae4rec_core.views.plots import COLOURS, GREY, coordinates, item_groups, panels, png
 from dae4rec_core.views.stage import principal_plane
 from dae4rec_core.views.widgets import Explorer, View
 
@@ -33,12 +34,12 @@ def graph_explorer(dataset: Dataset, split: Split, vectors: dict[str, Tensor], i
         table = next(iter(vectors.values())) if vectors else torch.from_numpy(counts.toarray()).float().log1p()
         mean, directions = principal_plane(table)
         place = ((table.cpu().double() - mean) @ directions).numpy()
-    groups, names = item_groups(dataset, "area")
+    groups, _ = item_groups(dataset, "area")
     about: dict[str, Any] = {
         "names": names_of(dataset),
         "xy": place.round(3).tolist(),
         "notions": [{"name": name, "lists": lists} for name, lists in notions.items()],
-        "groups": {"names": list(names), "of": groups.tolist()},
+        "groups": {"kind": kind_of_area(dataset), "of": groups.tolist()},
         "start": int(items[0]),
         "question": question(notions, groups),
     }
@@ -65,7 +66,7 @@ def company(counts: sparse.csr_matrix, vectors: dict[str, Tensor]) -> dict[str, 
 
 
 def question(notions: dict[str, list[list[int]]], groups: np.ndarray) -> dict[str, Any]:
-    """How much of an item's company is in its own district, by the edges and by the vectors; or by the edges alone.
+    """How much of an item's company two notions share; with edges alone, how much of it is in the item's own district.
 
     question: what is asked. answers: to choose from; right: the number of the right one. then: what really happens.
     """
@@ -83,14 +84,15 @@ def question(notions: dict[str, list[list[int]]], groups: np.ndarray) -> dict[st
             "right": int(np.abs(np.array([0.1, 0.3, 0.6, 1.0]) - share).argmin()),
             "then": f"{10 * share:.1f} of ten, over all items. The graph was never told where anything is.",
         }
-    name = list(notions)[1]
-    first, second = own(notions[TRAVELLED]), own(notions[name])
-    both = [len(set(a) & set(b)) for a, b in zip(notions[TRAVELLED], notions[name], strict=True)]
+    *_, last = notions
+    other = list(notions)[-2]
+    shared = np.mean([len(set(a) & set(b)) for a, b in zip(notions[other], notions[last], strict=True)])
+    home = ", ".join(f"{own(lists):.0%} of those {name}" for name, lists in notions.items())
     return {
-        "question": f"Which lie in the item's own district more often: those {TRAVELLED}, or those {name}?",
-        "answers": ["the most travelled edges", name],
-        "right": int(second > first),
-        "then": f"{first:.0%} against {second:.0%}, over all items; the two lists share {np.mean(both):.1f} of ten.",
+        "question": f"Of an item's ten {last}, how many are also {other}, over all items?",
+        "answers": ["about two", "about five", "about nine"],
+        "right": int(np.abs(np.array([2, 5, 9]) - shared).argmin()),
+        "then": f"{shared:.1f} of ten. And in the item's own district lie {home}.",
     }
 
 
@@ -106,7 +108,12 @@ def still(place: np.ndarray, notions: dict[str, list[list[int]]], items: Sequenc
                 for other in others:
                     axis.plot(*place[[item, other]].T, color=COLOURS[n], linewidth=0.6, alpha=0.6)
             size = (70, 40, 18)[n]  # larger ones below, so that all of a shared place can be seen
-            style: dict[str, Any] = {"marker": MARKERS[n], "color": COLOURS[n], "edgecolors": "white", "zorder": 3}
+            style: dict[str, Any] = {
+                "marker": "oDs"[n],
+                "color": COLOURS[(0, 2, 5)[n]],
+                "edgecolors": "white",
+                "zorder": 3,
+            }
             axis.scatter(*place[others].T, s=size, label=name, **style)
         axis.plot(*place[item], "*", markersize=14, color=COLOURS[6], markeredgecolor="black", zorder=4)
         axis.set_title(names[item], fontsize=9)
@@ -117,4 +124,7 @@ def still(place: np.ndarray, notions: dict[str, list[list[int]]], items: Sequenc
             + "".join(f", {n} {name} are {TRAVELLED}" for n, name in zip(shared, list(notions)[1:], strict=True))
         )
     axes[0].legend(fontsize=7, loc="upper left", bbox_to_anchor=(0, 0), frameon=False)
-    return View(png(figure), f"Maps of an item and its company: {'; '.join(said)}.")
+    far = [np.linalg.norm(place[notions[TRAVELLED][item]] - place[item], axis=1).mean() for item in items]
+    anywhere = np.linalg.norm(place - place[list(items), None], axis=2).mean()
+    near = f"Those {TRAVELLED} are {np.mean(far) / anywhere:.0%} as far as an item picked at random."
+    return View(png(figure), f"Maps of an item and its company: {'; '.join(said)}. {near}")

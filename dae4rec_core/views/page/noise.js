@@ -35,18 +35,19 @@ export class NoiseExplorer {
       },
       () => 120,
     );
-    this.facts = h("p", { class: "facts", role: "status" });
+    this.facts = h("p", { class: "facts" });
+    this.spoken = h("p", { class: "spoken", role: "status" });
     this.chart = h("div", { class: "chart" });
     const islands = about.centres.map((_, n) => h("span", {}, h("b", { style: `color:${about.colours[n]}` }, "●"), ` island ${n + 1}`));
     const settings = [row(named("schedule", this.which)), row(named("t", this.slider.input, " ", this.slider.said), this.player.button)];
     root.classList.add("dae4rec", "dae4rec-noise");
     root.replaceChildren(
-      askFirst(about.question),
-      h("div", { class: "map" }, this.dots.svg, h("p", { class: "legend" }, ...islands)),
-      h("div", { class: "side" }, ...settings, this.facts, this.chart),
+      askFirst(root, about.question).box,
+      h("div", { class: "map" }, this.dots.svg, h("p", { class: "legend" }, ...islands, h("span", {}, "1, 2, 3: the centres, shrunk as the points are"), h("span", {}, "+ the mean of all"))),
+      h("div", { class: "side" }, ...settings, this.facts, this.spoken, this.chart),
     );
     this.restore();
-    followAddress("schedule", () => this.restore());
+    followAddress(root, "schedule", () => this.restore());
   }
 
   /** @param {{schedule?: string, t?: number}} change @param {boolean} [stop] whether it ends the play */
@@ -54,6 +55,7 @@ export class NoiseExplorer {
     if (stop) this.player.stop();
     Object.assign(this, change);
     this.paint();
+    if (stop || this.t === this.last) this.spoken.textContent = this.facts.textContent; // not at every step of a play
     remember({ schedule: this.schedules.indexOf(this.schedule), t: this.t });
   }
 
@@ -70,7 +72,11 @@ export class NoiseExplorer {
     const cloud = about.points.map((point, n) => [0, 1].map((c) => signal * point[c] + spread * about.noise[n][c])); // Eq. 2
     const side = BOX.width / (2 * REACH);
     const at = cloud.map(([x, y]) => [BOX.width / 2 + side * x, BOX.height / 2 - side * y]);
-    this.dots.put(at, (n) => ({ r: 3, colour: about.colours[about.of[n]], opacity: 0.6 }));
+    this.dots.put(at, (n) => ({ r: 3, colour: about.colours[about.of[n]], opacity: 0.7 }));
+    const mean = [0, 1].map((c) => at.reduce((sum, point) => sum + point[c], 0) / at.length);
+    const middles = about.centres.map(([x, y]) => [BOX.width / 2 + side * signal * x, BOX.height / 2 - side * signal * y]);
+    const word = (/** @type {number[]} */ [x, y], /** @type {string} */ text) => h("text", { x, y: y + 6, class: "middle" }, text);
+    this.dots.above.replaceChildren(...middles.map((middle, n) => word(middle, `${n + 1}`)), word(mean, "+"));
     const nearest = cloud.map(([x, y]) => {
       const far = about.centres.map(([left, down]) => Math.hypot(x - signal * left, y - signal * down));
       return far.indexOf(Math.min(...far));
@@ -80,7 +86,7 @@ export class NoiseExplorer {
     this.slider.say(t, `t = ${t} of ${this.last}`);
     this.dots.svg.setAttribute("aria-label", `${at.length} points at t = ${t} of the ${schedule} schedule; ${right}% are nearest to their own island`);
     this.facts.textContent =
-      `ᾱ = ${level.toFixed(2)}: the signal counts ${signal.toFixed(2)} times, the noise ${spread.toFixed(2)} times. ` +
+      `ᾱ = ${level.toFixed(2)}: each point is ${signal.toFixed(2)} times itself plus ${spread.toFixed(2)} times its noise. ` +
       `Named by the nearest centre, ${right}% of the points are given their own island; blind guessing gets 33%.`;
     const lines = this.schedules.map((name, n) => ({
       name,
@@ -88,7 +94,7 @@ export class NoiseExplorer {
       dash: DASHES[n],
       points: about.levels[name].map((value, at) => /** @type {[number, number]} */ ([at, value])),
     }));
-    this.chart.replaceChildren(...chart("ᾱ, what is left of the signal, against t", lines, { at: t, y: [0, 1] }));
+    this.chart.replaceChildren(...chart("ᾱ, the share of the signal's variance, against t", lines, { at: t, y: [0, 1] }));
   }
 }
 

@@ -34,11 +34,11 @@ def noise_explorer(points: Tensor, island: Tensor, noise: Tensor, timesteps: int
         "schedule": schedule,
         "t": t,
         "question": {
-            "question": f"At which t of the {schedule} schedule can you still name the island of two points in three?",
+            "question": f"Up to which t of the {schedule} schedule can you name the island of two points in three?",
             "answers": [f"t = {t}" for t in asked],
             "right": asked.index(nearest),
             "then": ", ".join(f"t = {t}: {rights[t]:.0%}" for t in asked)
-            + ". The last third is right by blind guessing.",
+            + ". Blind guessing would be right for one in three.",
         },
     }
     return Explorer(

@@ -193,6 +193,12 @@ export class Dots {
     return far[best] <= 30 ? best : -1;
   }
 
+  /** Marks one as pointed at. @param {number} dot */
+  point(dot) {
+    this.svg.querySelector("circle.pointed")?.classList.remove("pointed");
+    this.dots[dot].classList.add("pointed");
+  }
+
   /**
    * @param {number[][]} at where each point is, in the units of the box
    * @param {(dot: number) => {r: number, colour: string, opacity?: number, kind?: string}} look of each
@@ -206,6 +212,20 @@ export class Dots {
       dot.setAttribute("class", `glides ${kind}`);
     });
   }
+}
+
+/**
+ * An item by its name, or by a part of it that no other name has; -1 and a sentence otherwise.
+ * @param {string[]} names @param {string} wanted
+ */
+export function byName(names, wanted) {
+  const words = wanted.trim().toLowerCase();
+  const found = names.flatMap((name, item) => (words && name.toLowerCase().includes(words) ? [item] : []));
+  const exact = found.filter((item) => names[item].toLowerCase() === words);
+  const [item] = exact.length ? exact : found;
+  if (exact.length || found.length === 1) return { item, words: "" };
+  if (!words) return { item: -1, words: "Type a name, or a part of one." };
+  return { item: -1, words: found.length ? `${found.length} names have this in them; type more.` : "No name has this in it." };
 }
 
 /** What the address says under a key, as a whole number below a bound; otherwise something else. @param {string} key @param {number} below @param {number} otherwise */
@@ -224,10 +244,15 @@ export function remember(state) {
   }
 }
 
-/** Calls `restore` whenever another address of the same explorer is opened. @param {string} key that only its states have @param {() => void} restore */
-export function followAddress(key, restore) {
+/**
+ * Scrolls to an explorer that the address is about, and calls `restore` whenever another address of it is opened.
+ * @param {HTMLElement} root @param {string} key that only its states have @param {() => void} restore
+ */
+export function followAddress(root, key, restore) {
+  const mine = () => window.location.hash.includes(`${key}=`);
+  if (mine()) root.scrollIntoView();
   window.addEventListener("hashchange", () => {
-    if (window.location.hash.includes(`${key}=`)) restore();
+    if (mine()) restore();
   });
 }
 
@@ -248,11 +273,11 @@ export function scaled(points, { width, height }, room) {
  * @typedef {{name: string, colour: string, dash: string, points: [number, number][]}} Line
  * @param {string} title
  * @param {Line[]} lines
- * @param {{x?: [number, number], y?: [number, number], log?: boolean, at?: number, ends?: [string, string], said?: string, named?: number[]}} options
- *   x, y: the ends of the axes. at: the marked x, which is called `said`. ends: what the ends of x are called. named: the
+ * @param {{x?: [number, number], y?: [number, number], log?: boolean, at?: number, ticks?: string[], said?: string, named?: number[]}} options
+ *   x, y: the ends of the axes. at: the marked x, which is called `said`. ticks: what x = 0, 1, ... are called. named: the
  *   lines that the key names, if not all
  */
-export function chart(title, lines, { x, y, log = false, at, ends, said: calledAt = `${at}`, named: keyed } = {}) {
+export function chart(title, lines, { x, y, log = false, at, ticks, said: calledAt = `${at}`, named: keyed } = {}) {
   const [width, height, left, bottom] = [300, 150, 34, 20];
   const every = lines.flatMap(({ points }) => points);
   const along = (/** @type {number} */ value) => (log ? Math.log(value) : value);
@@ -275,8 +300,9 @@ export function chart(title, lines, { x, y, log = false, at, ends, said: calledA
   const edges = [
     text(left - 4, height - bottom, said(low), "end"),
     text(left - 4, 18, said(high), "end"),
-    text(left, height - 4, ends?.[0] ?? `${from}`, "start"),
-    text(width - 8, height - 4, ends?.[1] ?? `${to}`, "end"),
+    ...(ticks
+      ? ticks.map((words, n) => text(right(n), height - 4, words, n ? (n + 1 < ticks.length ? "middle" : "end") : "start"))
+      : [text(left, height - 4, `${from}`, "start"), text(width - 8, height - 4, `${to}`, "end")]),
   ];
   const value = (/** @type {[number, number][]} */ points) => {
     const point = at === undefined ? points[points.length - 1] : points.find(([a]) => a === at);
@@ -300,24 +326,41 @@ export function chart(title, lines, { x, y, log = false, at, ends, said: calledA
 }
 
 /**
- * A question to which the reader commits before what happens is told.
+ * A question to which the reader commits before what happens is told: until then, or until something else is moved, what
+ * is marked "spoils" is hidden. `again` asks anew.
  * @typedef {{question: string, answers: string[], right: number, then: string}} Asked
+ * @param {HTMLElement} root the explorer
  * @param {Asked | (() => Asked)} asked a function, if the right answer depends on what is shown; a `right` of -1 says that
  *   there is none yet, and `then` why
  */
-export function askFirst(asked) {
+export function askFirst(root, asked) {
   const now = () => (typeof asked === "function" ? asked() : asked);
-  const told = h("p", { class: "told", role: "status" });
+  const told = h("p", { class: "told", role: "status", tabindex: -1 });
   const { question, answers } = now();
   const buttons = answers.map((words, n) =>
     button(words, () => {
       const { right, then } = now();
-      if (right >= 0) {
-        buttons.forEach((one) => (one.disabled = true));
-        buttons[n].classList.add("mine");
-      }
       told.textContent = `${right < 0 ? "" : n === right ? "Yes. " : `No: ${answers[right]}. `}${then}`;
+      if (right < 0) return;
+      buttons.forEach((one) => (one.disabled = true));
+      buttons[n].classList.add("mine");
+      root.classList.remove("unanswered");
+      told.focus();
     }),
   );
-  return h("div", { class: "question" }, h("p", {}, h("strong", {}, "First, your guess. "), question), ...buttons, told);
+  const box = h("div", { class: "question" }, h("p", {}, h("strong", {}, "First, your guess. "), question), ...buttons, told);
+  root.classList.add("unanswered");
+  for (const kind of ["input", "change", "click"]) {
+    root.addEventListener(kind, (event) => {
+      if (!box.contains(event.target)) root.classList.remove("unanswered");
+    });
+  }
+  const again = () => {
+    told.textContent = "";
+    for (const one of buttons) {
+      one.disabled = false;
+      one.classList.remove("mine");
+    }
+  };
+  return { box, again };
 }

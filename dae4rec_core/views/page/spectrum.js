@@ -5,6 +5,7 @@
  * @property {number[][]} matrix  A, symmetric (n, n)
  * @property {number[]} values  its eigenvalues, the largest absolute value first
  * @property {number[][]} vectors  the eigenvector of each, as a row
+ * @property {number[]} stops  how many may be kept, so that equal eigenvalues stay together
  * @property {number[]} of  the kind of each item @property {string[]} kinds
  * @property {string[]} heat  colours from 0 to 1
  * @property {import("./parts.js").Asked} question
@@ -18,7 +19,7 @@ export class SpectrumExplorer {
     this.about = about;
     this.kept = about.values.length;
     this.signed = false;
-    this.slider = slider("how many eigenvectors are kept", about.values.length, (kept) => this.show({ kept }));
+    this.slider = slider("how many eigenvectors are kept", about.stops.length - 1, (n) => this.show({ kept: about.stops[n] }));
     this.tick = tick("negative eigenvalues too (no inner product of one vector an item has them)", (signed) => this.show({ signed }));
     const n = about.matrix.length;
     const heat = (/** @type {string} */ title) => {
@@ -28,17 +29,18 @@ export class SpectrumExplorer {
     this.made = heat("built again");
     const real = heat("the graph A");
     this.bars = h("svg", { viewBox: "0 0 300 150", role: "img" });
-    this.facts = h("p", { class: "facts", role: "status" });
-    const words = `${about.kinds[0]} first, then ${about.kinds[1]}; blue 0, yellow 1`;
+    this.facts = h("p", { class: "facts spoils", role: "status" });
+    const scale = [0, 0.25, 0.5, 0.75, 1].map((share) => h("span", {}, h("b", { style: `color:${about.heat[Math.round(255 * share)]}` }, "■"), ` ${share}`));
+    const words = [h("span", {}, `rows and columns: ${about.kinds[0]}, then ${about.kinds[1]}`), ...scale];
     root.classList.add("dae4rec", "dae4rec-spectrum");
     root.replaceChildren(
-      askFirst(about.question),
+      askFirst(root, about.question).box,
       h("div", { class: "charts" }, real.box, this.made.box, h("div", { class: "chart" }, h("h2", {}, "eigenvalues, kept ones filled"), this.bars)),
-      h("div", { class: "side wide" }, row(named("eigenvectors kept", this.slider.input, " ", this.slider.said)), row(this.tick.label), this.facts, h("p", { class: "legend" }, words)),
+      h("div", { class: "side wide" }, row(named("eigenvectors kept", this.slider.input, " ", this.slider.said)), row(this.tick.label), this.facts, h("p", { class: "legend" }, ...words)),
     );
     this.paintHeat(real.canvas, about.matrix, "the graph");
     this.restore();
-    followAddress("kept", () => this.restore());
+    followAddress(root, "kept", () => this.restore());
   }
 
   /** @param {{kept?: number, signed?: boolean}} change */
@@ -49,7 +51,9 @@ export class SpectrumExplorer {
   }
 
   restore() {
-    this.kept = recall("kept", this.about.values.length + 1, this.about.values.length);
+    const { stops, values } = this.about;
+    const kept = recall("kept", values.length + 1, values.length);
+    this.kept = stops.includes(kept) ? kept : values.length;
     this.signed = recall("signed", 2, 0) === 1;
     this.paint();
   }
@@ -83,7 +87,9 @@ export class SpectrumExplorer {
   paint() {
     const { about, kept, signed } = this;
     const made = this.rebuilt();
-    this.slider.say(kept, `${kept} of ${about.values.length}`);
+    const negative = about.values.slice(0, kept).filter((value) => value < 0).length;
+    const left = negative && !signed ? `, of which ${negative} is left out as negative` : "";
+    this.slider.say(about.stops.indexOf(kept), `${kept} of ${about.values.length}${left}`);
     this.tick.input.checked = signed;
     this.paintHeat(this.made.canvas, made, "built again");
     const [most, least] = [Math.max(...about.values), Math.min(...about.values, 0)];

@@ -19,6 +19,7 @@ def spectrum_explorer(matrix: np.ndarray, of: Sequence[int], kinds: Sequence[str
         "matrix": matrix.round(6).tolist(),
         "values": values.round(6).tolist(),
         "vectors": vectors.T.round(6).tolist(),
+        "stops": stops(values),
         "of": [int(kind) for kind in of],
         "kinds": list(kinds),
         "heat": [to_hex(colour) for colour in colormaps[HEAT](np.arange(256))],
@@ -32,6 +33,12 @@ def strongest(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     values, vectors = np.linalg.eigh(matrix)
     order = np.argsort(-np.abs(values), kind="stable")
     return values[order], vectors[:, order]
+
+
+def stops(values: np.ndarray) -> list[int]:
+    """How many of the strongest can be kept so that equal ones stay together: 0, .., n."""
+    changes = np.flatnonzero(np.abs(np.diff(values)) > 1e-6) + 1
+    return [0, *changes.tolist(), len(values)]
 
 
 def question(

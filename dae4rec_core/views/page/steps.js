@@ -89,8 +89,7 @@ export class StepsExplorer {
     this.points = this.project(model.items, model.onSphere ? Math.sqrt(model.dim) : 1);
     this.build(root);
     this.restore();
-    if (window.location.hash.includes("who=")) root.scrollIntoView();
-    followAddress("who", () => this.restore());
+    followAddress(root, "who", () => this.restore());
   }
 
   /** Rows of d numbers in the plane: (n, 2). @param {Float32Array | Float64Array} rows @param {number} [scale] */
@@ -112,7 +111,7 @@ export class StepsExplorer {
   build(root) {
     this.picture = h("svg", { viewBox: `0 0 ${BOX.width} ${BOX.height}`, role: "img" });
     this.lengths = h("div", { class: "chart" });
-    this.curves = this.about.curves.map(() => h("div", { class: "chart" }));
+    this.curves = this.about.curves.map(() => h("div", { class: "chart spoils" }));
     this.status = h("p", { class: "status" });
     this.past = h("p", { class: "past" });
     this.facts = h("p", { class: "facts" });
@@ -124,7 +123,7 @@ export class StepsExplorer {
     const scroll = h("div", { class: "list", tabindex: 0, role: "group", "aria-label": "the list" }, this.table);
     root.classList.add("dae4rec", "dae4rec-steps");
     root.replaceChildren(
-      askFirst(this.about.question),
+      askFirst(root, this.about.question).box,
       h("div", { class: "map" }, this.picture, this.key),
       side,
       scroll,

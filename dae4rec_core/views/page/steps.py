@@ -24,7 +24,6 @@ from dae4rec_core.views.plots import (
     CHAIN,
     COLOURS,
     WAYS,
-    WITH,
     WITHOUT,
     coordinates,
     item_groups,
@@ -37,6 +36,8 @@ from dae4rec_core.views.widgets import Explorer, View
 SHOWN = (1, 10, 200)  # S of the still picture
 LISTED = 5  # items of each of its lists
 DASHES = ("", "6 3", "2 3")
+# lines of HR@10 in the page: whether with a compensator, name, colour (of page.css), dash
+KINDS = ((False, "without compensator", "var(--model)", ""), (True, "with compensator", "var(--counts)", "6 3"))
 
 
 def steps_explorer(
@@ -90,6 +91,11 @@ def steps_about(
         law = load_town_law(data)
         about |= {"venue": law.index_of(dataset.item_ids).tolist(), "law": law_parameters(law)}
     return about
+
+
+def kind_of_area(dataset: Dataset) -> str:
+    """What the groups of `item_groups(dataset, "area")` are called, one of them."""
+    return "district" if "district" in dataset.attributes else "area"
 
 
 def wheel(n: int) -> list[str]:
@@ -146,8 +152,7 @@ def curves(table: pd.DataFrame, errors: pd.DataFrame) -> list[dict[str, Any]]:
         return {"name": name, "colour": colour, "dash": dash, "points": points}
 
     rates = hit_rates(table)
-    kinds = ((False, "without compensator", WITHOUT, ""), (True, "with compensator", WITH, "6 3"))
-    lines = [drawn(name, colour, dash, rates[kind]) for kind, name, colour, dash in kinds if kind in rates]
+    lines = [drawn(name, colour, dash, rates[kind]) for kind, name, colour, dash in KINDS if kind in rates]
     found = [{"title": "HR@10 (%) of all test users, against S", "lines": lines, "most": 0}]
     model = errors[errors["method"] == "DAE4Rec"].astype({"S": int, "order": int})
     titles = {"distance": "distance to the fine chain, against S", "total variation": "distance to the law, against S"}

@@ -13,7 +13,7 @@
 
 import { Model, chooseTau, entropy, normal, samplingDistance, top, totalVariation } from "./model.js";
 import { Law } from "./law.js";
-import { DRAWS, Draws, askFirst, button, followAddress, h, mount, percent, remember } from "./parts.js";
+import { DRAWS, Draws, askFirst, button, byName, followAddress, h, mount, percent, remember } from "./parts.js";
 
 const STEPS = [1, 2, 3, 5, 10, 20, 50];
 const SLOTS = ["morning", "noon", "evening", "night"];
@@ -58,7 +58,9 @@ const TOUR = [
     act: (town) => town.show({ S: 1 }),
   },
   {
-    say: "Fifty steps, five times the work of ten. Did the draws come nearer to the law than with ten?",
+    say:
+      "Fifty steps, five times the work of ten. The draws come hardly nearer to the law than with ten, and fall on fewer " +
+      "places: look at their distance and at their bits.",
     act: (town) => town.show({ S: 50 }),
   },
   {
@@ -68,7 +70,9 @@ const TOUR = [
     act: (town) => town.show({ S: 10, seed: town.seed + 1 }),
   },
   {
-    say: "One visit more, far from the others. All three answers follow the newest place.",
+    say:
+      "One visit more, far from the others. Counting looks at the newest place alone; the law and the model know the " +
+      "places before it too.",
     act: (town) => {
       town.show({ S: 10, person: 0 });
       town.visitFarAway();
@@ -83,6 +87,7 @@ const TOUR = [
 export class TownExplorer {
   /** @type {any[]} */ dots = []; // a circle for each item
   /** @type {number[][]} */ at = []; // where they are on the map
+  /** @type {any} */ asked;
   /** @type {Record<string, any>} */ layers = {}; // a radio button for each
   /** @param {HTMLElement} root @param {Model} model @param {About} about */
   constructor(root, model, about) {
@@ -101,21 +106,22 @@ export class TownExplorer {
     /** @type {string[]} */ this.drawnAs = []; // what each circle looks like, so that only changes are written
     this.build(root);
     this.restore();
-    followAddress("history", () => this.restore());
+    followAddress(root, "history", () => this.restore());
   }
 
   /** @param {HTMLElement} root */
   build(root) {
     this.buildMap();
     this.trail = h("ol", { class: "trail", "aria-label": "the history, oldest first" });
-    this.facts = h("p", { class: "facts" });
+    this.facts = h("p", { class: "facts spoils" });
     this.status = h("p", { class: "status" });
     this.spoken = h("p", { class: "spoken", role: "status" }); // for screen readers, once for each question
     this.lists = h("div", { class: "lists" }, ...LAYERS.map((layer) => this.buildList(layer)));
     const parts = [this.buildTour(), this.buildControls(), this.buildLayers(), this.buildSettings()];
     const side = h("div", { class: "side" }, ...parts, this.facts, this.status, this.spoken);
     root.classList.add("dae4rec", "dae4rec-town");
-    root.replaceChildren(askFirst(() => this.question()), h("div", { class: "map" }, this.map), side, this.trail, this.lists);
+    this.asked = askFirst(root, () => this.question());
+    root.replaceChildren(this.asked.box, h("div", { class: "map" }, this.map), side, this.trail, this.lists);
   }
 
   /** Which of the two answers to the history that is shown is nearer to the law? */
@@ -210,7 +216,11 @@ export class TownExplorer {
     const form = h("form", {}, this.search, h("button", {}, "add"));
     form.addEventListener("submit", (/** @type {Event} */ event) => {
       event.preventDefault();
-      this.addByName(this.search.value.trim().toLowerCase());
+      const { item, words } = byName(names, this.search.value);
+      this.status.textContent = words;
+      if (item < 0) return;
+      this.search.value = "";
+      this.add(item);
     });
     this.person = h("select", { "aria-label": "load a person of the town" }, h("option", { value: "" }, "a person …"));
     this.person.append(...people.map(({ name }, n) => h("option", { value: n }, name)));
@@ -304,19 +314,6 @@ export class TownExplorer {
     this.status.textContent = `${this.about.names[this.pointed]}: ${shares.join(", ") || "not visited yet"}`;
   }
 
-  /** @param {string} wanted in lower case */
-  addByName(wanted) {
-    const found = this.about.names.flatMap((name, item) => (name.toLowerCase().startsWith(wanted) ? [item] : []));
-    const exact = found.filter((item) => this.about.names[item].toLowerCase() === wanted);
-    const [item] = exact.length ? exact : found;
-    if (!wanted || !(exact.length || found.length === 1)) {
-      this.status.textContent = wanted && found.length ? "Several places begin so; type more." : "No place has this name.";
-      return;
-    }
-    this.search.value = "";
-    this.add(item);
-  }
-
   /** Go to a place, at the next time of the day. @param {number} item */
   add(item) {
     const slot = this.slots.length ? (this.slots[this.slots.length - 1] + 1) % 4 : 1;
@@ -379,6 +376,7 @@ export class TownExplorer {
   ask(items, slots, next) {
     [this.items, this.slots, this.next] = [items, slots, next];
     this.p = {};
+    this.asked.again();
     if (items.length) {
       const law = this.law.next(
         items.map((item) => this.about.venue[item]),
@@ -447,6 +445,7 @@ export class TownExplorer {
     });
     const hint = h("li", {}, h("em", {}, "Click a place on the map. Each visit is at the next time of the day."));
     this.trail.replaceChildren(...(shown.length ? shown : [hint]));
+    this.trail.scrollTop = this.trail.scrollHeight; // the newest visit is in sight
   }
 
   /** @param {"law" | "model" | "counts"} layer */
@@ -475,9 +474,9 @@ export class TownExplorer {
     const far = (/** @type {Float64Array} */ q) => totalVariation(q, law).toFixed(2);
     const went = this.next >= 0 ? ` This person went to ${this.about.names[this.next]} (★).` : "";
     this.facts.textContent =
-      `${DRAWS} draws at S = ${this.S} are ${far(model)} from the law (total variation); ${DRAWS} draws of the law ` +
-      `itself would be ${samplingDistance(law, DRAWS).toFixed(2)}, and counting is ${far(counts)}. They have ` +
-      `${bits(model)} bits, the law ${bits(law)}. Bold: also among the law's first ${LISTED}.${went}`;
+      `${DRAWS} draws at S = ${this.S} are ${far(model)} from the law (total variation: 0 the same, 1 nothing in common); ` +
+      `${DRAWS} draws of the law itself would be ${samplingDistance(law, DRAWS).toFixed(2)}, and counting is ${far(counts)}. ` +
+      `The draws have ${bits(model)} bits (0: always the same place), the law ${bits(law)}. Bold: also among the law's first ${LISTED}.${went}`;
     this.spoken.textContent = this.facts.textContent;
   }
 }
