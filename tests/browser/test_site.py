@@ -8,7 +8,16 @@ from conftest import PICTURES, ROOT, SHOTS, Watch, milliseconds, shot
 
 SITE = ROOT / "docs/_build/html"
 PAGES = [
-    *("docs/index", "docs/map", "docs/glossary", "docs/related", "docs/model-card", "docs/datasheet", "results/LOG"),
+    *(
+        "docs/index",
+        "docs/map",
+        "docs/glossary",
+        "docs/related",
+        "docs/model-card",
+        "docs/datasheet",
+        "docs/promises",
+        "results/LOG",
+    ),
     *(f"notebooks/{path.stem}" for path in sorted((ROOT / "notebooks").glob("*.ipynb"))),
 ]
 
