@@ -14,7 +14,7 @@ help:
 	@echo "make lab        install into .venv and open JupyterLab on the first notebook"
 	@echo "make check      ruff, mypy and the quick unit tests, in under a minute"
 	@echo "make test       install into .venv and run unit tests and strict nbval over every notebook"
-	@echo "make fuzz       damage files at random for an hour and count what becomes of them (SECONDS=60: a minute for each test)"
+	@echo "make fuzz       damage data and checkpoints at random for an hour and more, and count what becomes of them (SECONDS=60: a minute for each test)"
 	@echo "make run        train from nothing to a results table; DATA=path for your own data, ARGS='--epochs 5' for options"
 	@echo "make artifacts  make the checkpoint and sweeps that the notebooks load (DATA=path for your own)"
 	@echo "make notebooks  re-execute the notebooks in place"
@@ -22,7 +22,7 @@ help:
 	@echo "make results    search, train and compare on five data sets (hours; goes on where it was stopped; REAL=folder)"
 	@echo "make peers      install SASRec, GRU4Rec, eSASRec and item-kNN into .venv-peers, for make results"
 	@echo "make site       build the static edition, docs/_build/html (needs npm once, for what the browser runs)"
-	@echo "make demo       open the S and δ explorers as an app, for a talk or a class"
+	@echo "make demo       open the town, S and δ explorers as an app, for a talk or a class"
 	@echo "make test-browser  drive JupyterLab, the site and the demo in Chromium; screenshots in tests/browser/shots"
 	@echo "make benchmark  measure time and memory on this machine, into benchmarks/results.csv and .md"
 
@@ -59,6 +59,7 @@ test: .venv/installed
 SECONDS ?= 900
 fuzz: .venv/installed
 	FUZZ_SECONDS=$(SECONDS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o addopts="" -q -rP tests/test_fuzz.py
+	PYTHONPATH=. $(BIN)/python tests/fuzz_checkpoint.py --seconds $(SECONDS)
 
 run: .venv/installed
 	$(BIN)/python -m dae4rec_core run --data $(DATA) $(ARGS)
