@@ -65,6 +65,7 @@ def test_noise(opened):
     page.goto(shared)
     noise.wait_for(timeout=30_000)
     assert noise.get_by_label("schedule", exact=True).locator("option:checked").inner_text() == "cosine"
+    page.wait_for_function("() => Math.abs(document.querySelector('.dae4rec-noise').getBoundingClientRect().top) < 200")
     shot(page, "page_noise")
 
 

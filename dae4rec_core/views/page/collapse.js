@@ -25,6 +25,7 @@ export class CollapseExplorer {
   constructor(root, _, about) {
     this.about = about;
     this.dots = new Dots(BOX, PLACES);
+    this.dots.svg.classList.add("quick"); // training itself moves them little by little
     this.numbers = Array.from({ length: PLACES }, (_, place) => h("text", { "text-anchor": "middle" }, `${place + 1}`));
     this.dots.above.append(...this.numbers);
     this.slider = slider("delta, the weight of L_AIME", DELTAS.length - 1, (n) => this.begin(DELTAS[n], this.seed));

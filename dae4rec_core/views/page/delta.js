@@ -186,7 +186,7 @@ export class DeltaExplorer {
 
   /** @param {number} item */
   point(item) {
-    this.pointed = item;
+    this.pointed = this.dots.pointed = item;
     this.paintPicture();
   }
 
@@ -228,8 +228,9 @@ export class DeltaExplorer {
     }
     const places = this.onMap && this.map ? this.map : this.planes[at];
     this.dots.put(places, (/** @type {number} */ item) => {
-      const kind = item === pointed ? "pointed" : this.near.includes(item) ? "listed" : "";
-      return { r: kind ? 6 : 3.5, colour: colours[of[item]], opacity: kind || pointed < 0 ? 0.7 : 0.3, kind };
+      const kind = this.near.includes(item) ? "listed" : "";
+      const chosen = kind || item === pointed;
+      return { r: chosen ? 6 : 3.5, colour: colours[of[item]], opacity: chosen || pointed < 0 ? 0.7 : 0.3, kind };
     });
     const held = `Items in E's own two main directions, which hold ${Math.round(100 * about.models[at].held)}% of its variance`;
     const how = this.onMap ? "Items where they are in the town" : held;

@@ -195,6 +195,7 @@ export class Dots {
 
   /** Marks one as pointed at. @param {number} dot */
   point(dot) {
+    this.pointed = dot;
     this.svg.querySelector("circle.pointed")?.classList.remove("pointed");
     this.dots[dot].classList.add("pointed");
   }
@@ -209,7 +210,7 @@ export class Dots {
       const { r, colour, opacity = 0.6, kind = "" } = look(n);
       const [x, y] = at[n];
       dot.setAttribute("style", `cx:${x.toFixed(1)}px;cy:${y.toFixed(1)}px;r:${r}px;fill:${colour};fill-opacity:${opacity}`);
-      dot.setAttribute("class", `glides ${kind}`);
+      dot.setAttribute("class", `glides ${kind}${n === this.pointed ? " pointed" : ""}`);
     });
   }
 }
@@ -250,7 +251,7 @@ export function remember(state) {
  */
 export function followAddress(root, key, restore) {
   const mine = () => window.location.hash.includes(`${key}=`);
-  if (mine()) root.scrollIntoView();
+  if (mine()) setTimeout(() => root.scrollIntoView(), 200); // a widget stands in the page only after it is drawn
   window.addEventListener("hashchange", () => {
     if (mine()) restore();
   });
