@@ -61,6 +61,8 @@ html_static_path = ["_static", "_build/vendor"]
 html_css_files = ["series.css", "page.css"]
 html_js_files = ["mathjax-hub.js", "accessible.js"]
 mathjax_path = "tex-svg-full.js"
+# equations are read where they stand; as stops of the Tab key they stood between a reader and the sliders
+mathjax3_config = {"options": {"menuOptions": {"settings": {"inTabOrder": False}}}}
 # embed-amd.js, unlike embed.js, can load further widgets: anywidget's, which holds the model that runs in the page
 nb_ipywidgets_js = {"require.js": {}, "widgets.js": {}, "embed-amd.js": {}}
 

@@ -33,6 +33,11 @@ def test_both_explorers_react(page, demo, width):
     assert steps.locator("table").inner_text() != first
     steps.scroll_into_view_if_needed()
     shot(page, f"demo_S_{width}")
+    page.add_script_tag(path=ROOT / "docs/node_modules/axe-core/axe.min.js")
+    found = page.evaluate(
+        "async () => (await axe.run({preload: false})).violations.map(v => [v.impact, v.id, v.nodes[0].target[0]])"
+    )
+    assert [violation for violation in found if violation[0] in ("serious", "critical")] == []
     deltas.get_by_label("δ, the weight of the item graph").fill("0")
     assert "δ = 0" in deltas.locator("thead").inner_text()
     deltas.scroll_into_view_if_needed()

@@ -219,6 +219,21 @@ def test_every_page_reads_well(offline, name, width, scheme):
         pytest.fail(f"a picture without a text: {src[:80]}")
 
 
+def test_the_first_slider_is_not_far_by_keyboard(offline):
+    """Links and the sidebar stand before it, and no equation does."""
+    page = offline()
+    page.goto((SITE / "notebooks/04_skip_step_sampling.html").as_uri())
+    page.wait_for_selector("mjx-container")
+    page.locator(".noUi-handle:visible").first.wait_for()
+    presses, tag, role = 0, "", ""
+    while role != "slider":
+        page.keyboard.press("Tab")
+        tag, role = page.evaluate("() => [document.activeElement.tagName, document.activeElement.getAttribute('role')]")
+        presses += 1
+        assert tag != "MJX-CONTAINER" and presses < 50
+    print("Tabs to the first slider of 04:", presses)
+
+
 def test_equations_are_set_and_search_finds(offline):
     page = offline()
     page.goto((SITE / "notebooks/04_skip_step_sampling.html").as_uri())

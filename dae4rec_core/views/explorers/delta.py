@@ -25,7 +25,7 @@ from dae4rec_core.training import fit
 from dae4rec_core.views import plots
 from dae4rec_core.views.plots import CHAIN, COLOURS, GREY, HEAT, WITH
 from dae4rec_core.views.stage import mosaic
-from dae4rec_core.views.widgets import Explorer, Live, View, chooser, row, sentence
+from dae4rec_core.views.widgets import Explorer, Live, View, row, sentence
 
 POWERS = (0.0, 0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
 
@@ -81,9 +81,10 @@ class DeltaExplorer:
         return View(plots.png(figure, 1), words, f'<p role="status">{html.escape(words)}</p>')
 
     def live(self, start: float, config: Config) -> Explorer:
-        """Sliders, and a button that trains the chosen delta with `config`, with a bar and a stop."""
-        delta, delta_slider = chooser("δ", [f"{d:g}" for d in sorted({*POWERS, *self.embeddings})], f"{start:g}")
-        picture = Live(self.view, {"delta": delta}, [[delta, delta_slider]], width=760)
+        """A list, and a button that trains the chosen delta with `config`, with a bar and a stop."""
+        labels = [f"{d:g}" for d in sorted({*POWERS, *self.embeddings})]
+        delta = ipywidgets.Dropdown(options=[(label, label) for label in labels], value=f"{start:g}", description="δ")
+        picture = Live(self.view, {"delta": delta}, [[delta]], width=760)
         button = ipywidgets.Button(description="train this δ now", tooltip="train this δ now")
         stop = ipywidgets.Button(description="stop", tooltip="stop training", disabled=True)
         bar = ipywidgets.FloatProgress(value=0, min=0, max=1, description="training", tooltip="training")
@@ -115,7 +116,7 @@ class DeltaExplorer:
 
         button.on_click(lambda _: kept.append(asyncio.get_running_loop().create_task(run(float(delta.value)))))
         stop.on_click(lambda _: work.stopping.set())
-        shown = picture.explorer(f"live slider δ: {', '.join(label for label, _ in delta.options)}")
+        shown = picture.explorer(f"live, δ: {', '.join(labels)}")
         return shown._replace(widget=ipywidgets.VBox([shown.widget, row([button, stop, bar]), note]))
 
     def train(self, delta: float, config: Config, listen: Callback, batch: Callable[[nn.Module], None]) -> None:
