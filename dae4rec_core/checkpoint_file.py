@@ -22,7 +22,6 @@ FILE = "recommender.safetensors"
 COUNTS = ("data", "indices", "indptr")  # the three arrays of a CSR matrix
 PARTS = ("config", "compensators", "item_ids")
 WEIGHTS, NUMBERS, INTEGERS = ("F16", "F32"), ("F32", "F64"), ("I32", "I64")  # what each may be, in safetensors' words
-LARGEST = 1e30  # number in a configuration; float32 ends at 3e38
 MEMORY = 2**29  # bytes that T and max_len may cost for one list; no tensor's shape need tell them
 
 Shape = tuple[int, ...]
@@ -146,9 +145,6 @@ def _config(header: dict[str, Any], folder: Path) -> Config:
         config = Config.from_dict(header["config"])
     except ValueError as error:
         raise ValueError(f"The checkpoint in {folder} can't be used: {printable(str(error))}") from None
-    too_large = [name for name, value in config.flat().items() if isinstance(value, int | float) and value > LARGEST]
-    if too_large:
-        raise ValueError(f"The checkpoint in {folder} can't be used: {too_large[0]} is too large; train anew.")
     sizes, T, L = config.model, config.diffusion.timesteps, config.data.max_len
     if 4 * (T * (sizes.hidden + 4 * sizes.dim) + 4 * L**2) > MEMORY:  # `Denoiser.given`, `AttentionCondition.fused`
         raise ValueError(

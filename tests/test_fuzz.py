@@ -205,6 +205,7 @@ def refused(path: Path) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_damaged_interactions(tmp_path):
     path = tmp_path / "a.csv"
 
@@ -227,6 +228,7 @@ def test_damaged_interactions(tmp_path):
     assert {"refused in a sentence", "read as before"} <= set(outcomes)
 
 
+@pytest.mark.slow
 def test_damaged_items(tmp_path):
     (tmp_path / "interactions.csv").write_text("user_id,item_id,timestamp\nu,a,1\n")
 
@@ -246,6 +248,7 @@ def test_damaged_items(tmp_path):
     assert set(fuzz(items)) == {"read", "refused in a sentence"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["csv.gz", "parquet"])
 def test_damaged_binary_files(tmp_path, ending):
     """Gzip knows its checksum, Parquet as pandas writes it has none: it may be read as something else."""
