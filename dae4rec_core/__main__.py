@@ -4,11 +4,13 @@ import argparse
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from dae4rec_core import checkpoint
 from dae4rec_core.commands import end_well
@@ -24,6 +26,8 @@ from dae4rec_core.experiments.diagnosis import diagnose
 from dae4rec_core.experiments.evaluation import baseline_rows, ceiling_rows, model_rows, summary, sweep, tidy
 from dae4rec_core.outputs import replacing, reserved
 from dae4rec_core.ranking import METRICS
+from dae4rec_core.recommender import Recommender
+from dae4rec_core.state import checksum
 from dae4rec_core.terminal import printable
 from dae4rec_core.training import fit
 from dae4rec_core.views.plots import write_overview
@@ -36,7 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     if own_rank() > 0:  # torchrun starts one of these for each process; the first one tells the results
         sys.stdout = open(os.devnull, "w", encoding="utf-8")
-    return end_well("dae4rec", lambda: options.command(options))
+    warnings.formatwarning = lambda message, *_, **__: f"dae4rec: {message}\n"  # a sentence, without our source line
+    return end_well("dae4rec", lambda: options.command(options), goes_on=options.command is fit_command)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -176,11 +181,13 @@ def config_of(options: argparse.Namespace) -> Config:
 def run(options: argparse.Namespace) -> None:
     """Train from nothing, print the table of results and ten users' recommendations."""
     config = config_of(options)
+    if (Path(options.out) / "state").is_dir():
+        raise ValueError(f"{options.out} holds a run of `fit`, which `run` would replace; give another --out.")
     dataset, split = prepare(options.data, config)
     print(describe(dataset, split))
     with reserved(options.out):
         recommender = fit(dataset, split, config, options.device, [ProgressBar()])
-        checkpoint.save(recommender, options.out, data=dataset.name)
+        checkpoint.save(recommender, options.out, data=dataset.name, learned=learned(dataset, split))
     rows = [*baseline_rows(dataset, split, config), *ceiling_rows(options.data, dataset, split, config)]
     rows += model_rows(recommender, dataset, split, [config.sampling_steps])
     seen = "seen items left out" if config.data.repeats == "first_visits" else "seen items included"
@@ -190,10 +197,11 @@ def run(options: argparse.Namespace) -> None:
     index = {item: n for n, item in enumerate(dataset.item_ids)}
     for user in range(0, dataset.n_users, max(1, dataset.n_users // 10))[:10]:
         history, answer = dataset.sequence(user)[:-1], dataset.sequence(user)[-1]
-        if len(history) == 0:
+        left = dataset.n_items - (len(set(history)) if config.data.repeats == "first_visits" else 0)
+        if len(history) == 0 or left == 0:
             continue
         compensate = recommender.compensator_for(config.sampling_steps) is not None
-        found = recommender.recommend(dataset.item_ids[history].tolist(), k=5, compensate=compensate)
+        found = recommender.recommend(dataset.item_ids[history].tolist(), k=min(5, left), compensate=compensate)
         after = ", ".join(dataset.label(item) for item in history[-3:])
         print("\n" + printable(f"  user {dataset.user_ids[user]}, after {after}"))
         for item in found["item_id"]:
@@ -208,7 +216,7 @@ def fit_command(options: argparse.Namespace) -> None:
     print(describe(dataset, split))
     with reserved(options.out):
         recommender = fit(dataset, split, config, options.device, [ProgressBar()], Path(options.out) / "state")
-        checkpoint.save(recommender, options.out, data=dataset.name)
+        checkpoint.save(recommender, options.out, data=dataset.name, learned=learned(dataset, split))
     print(f"Checkpoint written to {options.out}.")
 
 
@@ -217,12 +225,13 @@ def evaluate_command(options: argparse.Namespace) -> None:
     recommender = checkpoint.load(options.checkpoint)
     config = recommender.model.config
     dataset, split = prepare(options.data, config)
-    if [str(item) for item in dataset.item_ids] != recommender.item_ids.tolist():
+    check_catalogue(recommender, dataset, options)
+    if checkpoint.facts(options.checkpoint).get("learned", learned(dataset, split)) != learned(dataset, split):
         raise ValueError(
-            f"{options.data} and the checkpoint in {options.checkpoint} have different catalogues; "
-            "give the data that it was trained on."
+            f"The checkpoint in {options.checkpoint} has learned from other interactions than {options.data} holds, "
+            "maybe from those that would be its answers here; give the data that it was trained on."
         )
-    steps = options.S or sorted(recommender.compensators) or [config.sampling_steps]
+    steps = once(options.S or []) or sorted(recommender.compensators) or [config.sampling_steps]
     rows = list(baseline_rows(dataset, split, config))
     rows += model_rows(recommender, dataset, split, steps, markov=options.markov)
     print(table_text(tidy(rows, dataset.name)))
@@ -242,6 +251,7 @@ def recommend_command(options: argparse.Namespace) -> None:
     history = options.history
     if options.user is not None:
         dataset, _ = prepare(options.data, recommender.model.config)
+        check_catalogue(recommender, dataset, options)
         history = dataset.item_ids[dataset.sequence(dataset.user_index(options.user))].tolist()
     compensate = not options.no_compensator and options.draws is None  # a compensator leaves nothing to draw from
     found = recommender.recommend(history, options.k, options.S, compensate, seed=options.seed, draws=options.draws)
@@ -252,6 +262,7 @@ def recommend_command(options: argparse.Namespace) -> None:
 def export_command(options: argparse.Namespace) -> None:
     """Write the file and say how large it is."""
     out = Path(options.out)
+    check_replaceable(out, b'"alpha_bar"', "exported model")
     with reserved(out.parent, out.name):
         size = checkpoint.export(checkpoint.load(options.checkpoint, "cpu"), out, options.S)
     print(f"{options.out}: {size / 1024:,.0f} KiB")
@@ -262,25 +273,29 @@ def sweep_command(options: argparse.Namespace) -> None:
     config = config_of(options)
     dataset, split = prepare(options.data, config)
     out = Path(options.out)
+    check_replaceable(out, b"data,part,method,", "table of a sweep")
+    growing = out.with_name(f"{out.name}.part")
 
     def keep(rows: pd.DataFrame) -> None:
-        with replacing(out) as new:
+        with replacing(growing) as new:
             rows.to_csv(new, index=False, encoding="utf-8")
 
+    print(f"The table grows in {growing}, and is put in place at the end.", flush=True)
     with reserved(out.parent, out.name):
         table = sweep(
             dataset,
             split,
             config,
-            options.deltas,
-            options.S,
-            options.seeds,
+            once(options.deltas),
+            once(options.S),
+            once(options.seeds),
             options.device,
             options.parts,
             options.markov,
             callbacks=[ProgressBar()],
             on_rows=keep,
         )
+        growing.replace(out)
     print(summary(table).to_string(index=False, float_format="%.4f"))
     print(f"Table written to {out}.")
 
@@ -333,9 +348,39 @@ def trust_in(source: Source, given: str | None) -> str:
 
 
 def town_command(options: argparse.Namespace) -> None:
-    """Write the simulated town."""
+    """Write the simulated town, into a folder of its own."""
+    theirs = [path for path in Path(options.out).glob("interactions.*") if not path.with_name("town.json").exists()]
+    if theirs:
+        raise ValueError(f"{theirs[0]} is there and is no town's; give another --out.")
     write_town(options.out, options.venues, options.users, options.seed, options.again, options.returns)
     print(f"Town written to {options.out}.")
+
+
+def once(values: list[Any]) -> list[Any]:
+    """The values without repeats, which would count one training as several."""
+    return list(dict.fromkeys(values))
+
+
+def learned(dataset: Dataset, split: Split) -> int:
+    """A checksum of the training sequences."""
+    return checksum(*(torch.from_numpy(sequence) for sequence in split.training_sequences(dataset)))
+
+
+def check_catalogue(recommender: Recommender, dataset: Dataset, options: argparse.Namespace) -> None:
+    """Raises ValueError for data whose items are not the checkpoint's."""
+    if [str(item) for item in dataset.item_ids] != recommender.item_ids.tolist():
+        raise ValueError(
+            f"{options.data} and the checkpoint in {options.checkpoint} have different catalogues; "
+            "give with --data the data that it was trained on."
+        )
+
+
+def check_replaceable(file: Path, mark: bytes, kind: str) -> None:
+    """Raises ValueError for a file that is there and doesn't hold, at its beginning, what marks our own kind."""
+    if file.is_file():
+        with file.open("rb") as stream:
+            if mark not in stream.read(2**20):
+                raise ValueError(f"{file} is there and is no {kind}; give another --out.")
 
 
 def describe(dataset: Dataset, split: Split) -> str:

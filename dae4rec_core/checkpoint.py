@@ -109,3 +109,8 @@ def load(folder: str | Path, device: str | torch.device = "auto") -> Recommender
     if "counts.data" in tensors and isinstance(recommender.model, BeyondDAE4Rec):
         recommender.model.counts = counts_of(tensors, recommender.model.n_items, Path(folder))
     return recommender
+
+
+def facts(folder: str | Path) -> dict[str, Any]:
+    """What `save` was given to keep beside the configuration."""
+    return read(Path(folder))[0].get("facts", {})

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,15 @@ def read(folder: Path) -> tuple[dict[str, Any], Config, dict[str, Tensor]]:
             f"The checkpoint in {folder} is of format 1, from an older version of this project, whose model was "
             "another one; train again."
         )
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file; give the folder that holds it, where it is called {FILE}.")
     if not file.is_file():
         raise FileNotFoundError(
             f"There is no checkpoint in {folder} ({FILE} is missing); make one with "
             f"`python -m dae4rec_core fit --out {folder}`."
         )
+    if not os.access(file, os.R_OK):
+        raise ValueError(f"{file} may not be read by this user; change its rights.")
     try:
         with safe_open(file, "pt") as opened:
             header = _header((opened.metadata() or {}).get("recommender", "null"), folder)

@@ -25,6 +25,8 @@ def reserved(folder: str | Path, name: str = "") -> Iterator[None]:
         yield
         return
     folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; give a folder.")
     made, lock = not folder.exists(), FileLock(folder / f"{name}.lock", blocking=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +64,10 @@ def replacing(file: str | Path) -> Iterator[Path]:
         for left in file.parent.glob(f"{glob.escape(file.name)}.*.new"):
             if not psutil.pid_exists(int(left.suffixes[-2][1:])):
                 left.unlink(missing_ok=True)
+        new.touch()
+        rights = new.stat().st_mode  # as this user's files have them; safetensors would keep them from all others
         yield new
+        new.chmod(rights)
         new.replace(file)
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)

@@ -20,6 +20,7 @@ from dae4rec_core.method.graph import ItemGraph
 from dae4rec_core.method.model import DAE4Rec
 from dae4rec_core.outputs import replacing
 
+SETTINGS = "another configuration"
 SECONDS = 60.0  # between two writings of a stage: what a kill can lose
 FREE = ("epochs", "compensator_epochs", "compensator", "pair_tile")  # may change between the diffusion stage's calls
 
@@ -84,9 +85,11 @@ class Stage(Keeper):
         facts, tensors = read(self.file)
         theirs = facts.get("run", {})
         for what, mine in self.run.items():
-            if theirs.get(what) != mine:
+            if what == SETTINGS:
+                same_settings(theirs.get(what, {}), mine, self.file)
+            elif theirs.get(what) != mine:
                 raise ValueError(
-                    f"The run saved in {self.file.parent} used {what}; give its own, or another state folder."
+                    f"The run saved in {self.file.parent} used {what}; give its own, or write somewhere else."
                 )
         same_processes(facts, self.file)
         mine = {f"{name}@{world()[0]}": part for name, part in self.own.items()}
@@ -119,15 +122,37 @@ def diffusion_stage(
     """What keeps the diffusion stage in a folder, state.safetensors; without one it keeps nothing."""
     if folder is None:
         return KEEPS_NOTHING
-    settings = {name: value for name, value in model.config.flat().items() if name not in FREE}
     parts = [*tensors_in(train), *tensors_in(validation), torch.from_numpy(graph.edges)]
     run = {
-        "another configuration": settings,
+        SETTINGS: settings_of(model.config),
         "another network": None if type(model).__module__.startswith("dae4rec_core.method") else type(model).__name__,
         "other data": checksum({"items": model.n_items}, *parts),
         "another Z*": None if z_star is None else checksum(z_star),
     }
     return Stage(Path(folder) / "state.safetensors", run)
+
+
+def check_settings(folder: str | Path | None, config: Config) -> None:
+    """Raises ValueError, before any work, when the diffusion stage that a folder keeps has other settings."""
+    file = None if folder is None else Path(folder) / "state.safetensors"
+    if file is not None and file.exists():
+        same_settings(read(file)[0].get("run", {}).get(SETTINGS, {}), settings_of(config), file)
+
+
+def settings_of(config: Config) -> dict[str, Any]:
+    """Those that a run can't change on its way."""
+    return {name: value for name, value in config.flat().items() if name not in FREE}
+
+
+def same_settings(theirs: Mapping[str, Any], mine: Mapping[str, Any], file: Path) -> None:
+    """Raises ValueError that names a setting which differs."""
+    other = [name for name in mine if name not in theirs or theirs[name] != mine[name]]
+    if other:
+        name = other[0]
+        raise ValueError(
+            f"The run saved in {file.parent} used another configuration: {name} is {theirs.get(name, 'unknown')} there "
+            f"and {mine[name]} here; give its own, or write somewhere else."
+        )
 
 
 def same_processes(facts: Mapping[str, Any], file: Path) -> None:
@@ -137,7 +162,7 @@ def same_processes(facts: Mapping[str, Any], file: Path) -> None:
     if number != mine:
         raise ValueError(
             f"The run saved in {file.parent} was made by {number} processes, and this one has {mine}; start "
-            f"{number}, or give another state folder."
+            f"{number}, or write somewhere else."
         )
 
 

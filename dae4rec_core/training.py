@@ -37,6 +37,7 @@ from dae4rec_core.retrieval import rank_by_blocks
 from dae4rec_core.state import (
     EarlyStopping,
     begun,
+    check_settings,
     compensator_file,
     diffusion_stage,
     load_finished,
@@ -87,6 +88,7 @@ def fit(
     train, validation = training_examples(dataset, split, config), validation_sample(dataset, split, config)
     graph = training_graph(dataset, split)
     with contextlib.nullcontext() if state is None else reserved(state):
+        check_settings(state, config)
         if z_star is None and config.diffusion.delta > 0 and config.diffusion.aime_target == "gae":
             z_star = pretrained(graph, config, place, callbacks, state)
         z_star = None if z_star is None else z_star.to(place)
@@ -166,7 +168,7 @@ def train_diffusion(
     if max(stopping.epoch, min(done, 1)) > settings.epochs:
         raise ValueError(
             f"The run saved in {state} has trained {max(1, stopping.epoch)} epochs, and Config.epochs is "
-            f"{settings.epochs}; ask for as many at least, or give another state folder."
+            f"{settings.epochs}; ask for as many at least, or write somewhere else."
         )
     train = train.to(model.device)
     l_diff_of, optimizer = fabric.setup(model, optimizer)

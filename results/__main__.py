@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--method", nargs="+", help="only these methods, by name")
     parser.add_argument("--seed", type=int, nargs="+", default=grid.SEEDS, help="only these seeds (default: 0 1 2)")
     options = parser.parse_args(arguments)
-    return end_well("results", lambda: make(options))
+    return end_well("results", lambda: make(options), goes_on=True)
 
 
 def make(options: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,7 +83,7 @@ def test_town_then_run(tmp_path, capfd):
         assert name in text
     assert "DAE4Rec S=5 + compensator" in text and all(name in text for name in METRICS)
     assert text.count("really next: ") == text.count("  user ") == 10
-    assert header_of(tmp_path / "out")["facts"] == {"data": "village"}
+    assert header_of(tmp_path / "out")["facts"]["data"] == "village"
 
 
 def test_ids_and_names_send_no_codes_to_the_terminal(place, tmp_path, capfd):
@@ -227,14 +228,15 @@ def test_evaluate_without_any_compensator(place, tmp_path, capfd):
     text = capfd.readouterr().out
     assert "DAE4Rec S=5 " in text and "+ compensator" not in text
     assert "No compensator was trained for S = 5:" in text
-    assert main(["run", "--data", data, "--out", out, *TINY, "--compensator-epochs", "0"]) == 0
+    other = str(tmp_path / "run")
+    assert main(["run", "--data", data, "--out", other, *TINY, "--compensator-epochs", "0"]) == 0
     assert capfd.readouterr().out.count("really next: ") == 10
 
 
 def test_one_compensator_for_every_s(place, tmp_path, capfd):
     data, out = f"{place}/ring.csv", str(tmp_path / "model")
-    for command in ("fit", "run"):
-        assert main([command, "--data", data, "--out", out, *TINY, "--compensator", "shared"]) == 0
+    for command, place in (("fit", out), ("run", str(tmp_path / "run"))):
+        assert main([command, "--data", data, "--out", place, *TINY, "--compensator", "shared"]) == 0
     assert "DAE4Rec S=5 + compensator" in capfd.readouterr().out
     assert main(["evaluate", "--checkpoint", out, "--data", data, "-S", "1", "10"]) == 0
     text = capfd.readouterr().out
@@ -289,7 +291,10 @@ def test_export(place, tmp_path, capfd):
 def test_sweep(place, tmp_path, capfd):
     out = tmp_path / "deep" / "sweep.csv"
     more = "--deltas 0 2.5 -S 1 3 --seeds 0 1 --markov --parts validation test".split()
-    assert main(["sweep", "--data", f"{place}/ring.csv", "--out", str(out), *TINY, *more]) == 0
+    twice = "--deltas 0 2.5 0 -S 1 3 3 --seeds 0 1 1 --markov --parts validation test".split()  # no more trainings
+    assert len(twice) == len(more) + 3
+    assert main(["sweep", "--data", f"{place}/ring.csv", "--out", str(out), *TINY, *twice]) == 0
+    assert [path.name for path in out.parent.iterdir()] == ["sweep.csv"]
     table = pd.read_csv(out)
     ours = table[table["method"] == "DAE4Rec"]
     # 2 parts x 2 deltas x 2 seeds x (2 S x with and without + the Markov chain)
@@ -495,7 +500,7 @@ def test_a_locale_without_utf_8(ring_frame, tmp_path):
     env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"}
     process = command("fit", "--data", data, "--out", tmp_path / "m", *TINY, env=env)
     assert told(process) == [] and process.returncode == 0
-    assert header_of(tmp_path / "m")["facts"] == {"data": "r\u00efng"}
+    assert header_of(tmp_path / "m")["facts"]["data"] == "r\u00efng"
     assert "\u00e9clair" in checkpoint.load(tmp_path / "m", "cpu").item_ids
     process = command("recommend", "--checkpoint", tmp_path / "m", "--history", "i04", "-k", "30", env=env)
     assert "\\xe9clair" in process.communicate(timeout=120)[0] and process.returncode == 0
@@ -520,3 +525,84 @@ def test_two_runs_into_one_folder(place, tmp_path, capfd):
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / ".lock").touch()  # left by a process that was killed
     assert main(arguments) == 0 and not (tmp_path / "m" / ".lock").exists()
+
+
+@pytest.mark.parametrize("name", ["sweep", "export", "town", "run"])
+def test_nothing_of_the_users_is_replaced(place, ring_frame, tmp_path, refuses, name):
+    mine = tmp_path / "mine" / "interactions.csv"
+    mine.parent.mkdir()
+    ring_frame.to_csv(mine, index=False)
+    before = mine.read_bytes()
+    shutil.copytree(place / "model", tmp_path / "fitted")
+    model = (tmp_path / "fitted" / checkpoint.FILE).read_bytes()
+    asked = {
+        "sweep": [["sweep", "--data", f"{place}/ring.csv", "--out", mine, *TINY]],
+        "export": [
+            ["export", "--checkpoint", tmp_path / "fitted", "--out", out]
+            for out in (mine, tmp_path / "fitted" / checkpoint.FILE)
+        ],
+        "town": [["town", "--venues", "100", "--users", "30", "--out", mine.parent]],
+        "run": [["run", "--data", f"{place}/ring.csv", "--out", tmp_path / "fitted", *TINY]],
+    }
+    for arguments in asked[name]:
+        refuses(arguments, "give another --out")
+    assert mine.read_bytes() == before and [path.name for path in mine.parent.iterdir()] == ["interactions.csv"]
+    assert (tmp_path / "fitted" / checkpoint.FILE).read_bytes() == model
+
+
+def test_what_is_ours_may_be_replaced(place, tmp_path):
+    """A town's folder and an exported file are written again."""
+    for _ in range(2):
+        assert main(["town", "--venues", "100", "--users", "30", "--out", str(tmp_path / "town")]) == 0
+        assert main(["export", "--checkpoint", f"{place}/model", "--out", str(tmp_path / "x.safetensors")]) == 0
+
+
+def test_answers_that_were_learned_are_no_test(place, ring_frame, tmp_path, refuses):
+    """A file that lacks each user's last rows has answers that the model knows."""
+    last = ring_frame.groupby("user_id").cumcount(ascending=False)
+    ring_frame[last > 0].to_csv(tmp_path / "cut.csv", index=False)
+    refuses(["evaluate", "--checkpoint", place / "model", "--data", tmp_path / "cut.csv"], "has learned from other")
+    other = ring_frame.assign(item_id=ring_frame["item_id"] + "x")
+    other.to_csv(tmp_path / "other.csv", index=False)
+    user = str(ring_frame["user_id"].iloc[0])
+    asked = ["recommend", "--checkpoint", place / "model", "--data", tmp_path / "other.csv", "--user", user]
+    refuses(asked, "different catalogues", "--data")
+
+
+def test_a_state_of_other_settings_is_refused_before_the_pretraining(place, tmp_path, capfd):
+    shutil.copytree(place / "model", tmp_path / "model")
+    asked = ["fit", "--data", f"{place}/ring.csv", "--out", str(tmp_path / "model"), *TINY, "--dim", "8"]
+    assert main(asked) == 2
+    shown = capfd.readouterr()
+    assert "gae" not in shown.err and "dim is 16 there and 8 here" in shown.err
+
+
+def test_run_lists_as_many_as_there_are(tmp_path, capfd):
+    """Users who have seen nearly everything get what is left, and who has seen everything gets no list."""
+    rows = [(f"u{u}", f"i{(u + n) % 7}", n) for u in range(30) for n in range(7 if u % 2 else 6)]
+    pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"]).to_csv(tmp_path / "few.csv", index=False)
+    arguments = ["run", "--data", f"{tmp_path}/few.csv", "--out", f"{tmp_path}/o", *TINY, "--repeats", "first_visits"]
+    assert main(arguments) == 0
+    assert capfd.readouterr().out.count("really next: ") == 10
+
+
+def test_others_may_read_a_checkpoint(place):
+    beside = place / "umask"
+    beside.touch()
+    assert (place / "model" / checkpoint.FILE).stat().st_mode == beside.stat().st_mode
+    assert (place / "model" / "state" / "state.safetensors").stat().st_mode == beside.stat().st_mode
+
+
+def test_a_checkpoint_is_named_by_its_folder(place, refuses):
+    refuses(["recommend", "--checkpoint", place / "model" / checkpoint.FILE, "--history", "i1"], "give the folder")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_without_an_output_the_work_is_done(place, tmp_path, closed):
+    """As under cron or in a daemon."""
+    command = (
+        f"{sys.executable} -m dae4rec_core fit --data {place}/ring.csv --out {tmp_path}/m {' '.join(TINY)} {closed}"
+    )
+    assert subprocess.run(["sh", "-c", command], check=False, stdin=subprocess.DEVNULL).returncode == 0
+    assert (tmp_path / "m" / checkpoint.FILE).is_file()

@@ -155,7 +155,7 @@ def test_killed_before_the_renaming_the_old_state_is_read(tmp_path, tiny, monkey
 
 def test_a_state_of_another_run_is_refused(tmp_path, tiny, one_sentence):
     Run(tmp_path, tiny).go(1)
-    words = str(tmp_path), "another state folder"
+    words = str(tmp_path), "write somewhere else"
     for change in ({"lr": 0.5}, {"seed": 1}, {"patience": 9}, {"repeats": "first_visits"}):
         text = one_sentence(lambda: Run(tmp_path, tiny.replace(**change)), *words, "another configuration")
         assert "data" not in text.replace(str(tmp_path), "")
@@ -166,7 +166,7 @@ def test_a_state_of_another_run_is_refused(tmp_path, tiny, one_sentence):
 def test_a_state_of_another_version_is_refused(tmp_path, tiny, one_sentence):
     facts = {"epoch": 1, "stale": 0, "best_figure": 0.1, "config": {"dim": 16, "hidden": 32}, "data": 1}
     save_file({"model.weight": torch.ones(2, 3)}, tmp_path / "state.safetensors", {"facts": json.dumps(facts)})
-    one_sentence(lambda: Run(tmp_path, tiny), str(tmp_path), "another configuration", "another state folder")
+    one_sentence(lambda: Run(tmp_path, tiny), str(tmp_path), "another configuration", "write somewhere else")
 
 
 # Z*
@@ -280,7 +280,7 @@ def test_a_state_of_other_processes_is_refused(ring, tiny, tmp_path, one_sentenc
         save_finished({"z_star": torch.ones(2)}, tmp_path / "z_star-1.safetensors")
         Run(tmp_path, tiny).go(1)
     one_sentence(lambda: load_finished(tmp_path / "z_star-1.safetensors"), "2 processes", "this one has 1")
-    one_sentence(lambda: Run(tmp_path, tiny), "2 processes", "this one has 1", "another state folder")
+    one_sentence(lambda: Run(tmp_path, tiny), "2 processes", "this one has 1", "write somewhere else")
 
 
 def test_a_full_disk_leaves_the_old_state(tmp_path, tiny, one_sentence, monkeypatch):

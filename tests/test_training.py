@@ -286,7 +286,7 @@ def test_a_state_of_another_run_is_refused(ring, tiny, tmp_path, one_sentence):
     changed = other_items(dataset, split.validation[:1] - 1)
     for data, config, words in ((dataset, one.replace(lr=0.5), "another configuration"), (changed, one, "other data")):
         one_sentence(
-            lambda: fit(data, split, config, "cpu", state=tmp_path), str(tmp_path), words, "another state folder"
+            lambda: fit(data, split, config, "cpu", state=tmp_path), str(tmp_path), words, "write somewhere else"
         )
 
 
