@@ -304,6 +304,20 @@ def test_the_compensator_of_the_best_epoch_is_kept(ring, tiny):
     assert differing(weights(found), weights(fit(*ring, config.replace(compensator_epochs=best - 1), "cpu"))) != []
 
 
+def test_the_compensator_learns_with_dropout_in_every_epoch(ring, tiny, trained, monkeypatch):
+    """Judging it between two epochs switches dropout off."""
+    modes = []
+
+    def remember(model, compensator, *batch):
+        modes.append((compensator.training, model.training))
+        return training.compensator_loss(model.clean(batch[-1]), compensator(*batch[:2]))
+
+    monkeypatch.setattr(training, "compensator_objective", remember)
+    train, validation = training_examples(*ring, tiny), validation_sample(*ring, tiny)
+    train_compensator(Recommender(trained.model, trained.item_ids), train, validation, 5)
+    assert modes == [(True, False)] * tiny.train.compensator_epochs * math.ceil(len(train) / tiny.train.batch_size)
+
+
 def test_the_compensator_trains_nothing_else(ring, tiny, trained):
     without = fit(*ring, tiny.replace(compensator_epochs=0), "cpu")
     one, other = weights(without), weights(trained)
