@@ -30,7 +30,8 @@ from dae4rec_core.events import Event, History, ProgressBar
 from dae4rec_core.experiments.baselines import Popularity
 from dae4rec_core.method import gae
 from dae4rec_core.method.beyond import SharedCompensator
-from dae4rec_core.method.model import scores
+from dae4rec_core.method.losses import aime_loss
+from dae4rec_core.method.model import DAE4Rec, scores
 from dae4rec_core.method.variants import make_model
 from dae4rec_core.ranking import evaluate
 from dae4rec_core.recommender import Recommender
@@ -138,6 +139,19 @@ def test_same_seed_same_weights_other_seed_other_weights(ring, tiny, trained):
     assert differing(weights(trained), weights(again)) == []
     other = fit(*ring, tiny.replace(seed=1), "cpu")
     assert "embedding.weight" in differing(weights(trained), weights(other))
+
+
+def test_nothing_but_dropout_draws_from_the_global_generator(ring, tiny):
+    """A network that draws from it at every step changes nothing where there is no dropout: pairs have their stream."""
+
+    class Drawing(DAE4Rec):
+        def forward(self, *batch):
+            torch.rand(1)
+            return super().forward(*batch)
+
+    config = tiny.replace(gae_pairs=49, aime_pairs=49, dropout=0.0, compensator_epochs=0)
+    one, other = (weights(fit(*ring, config, "cpu", network=network)) for network in (DAE4Rec, Drawing))
+    assert differing(one, other) == []
 
 
 def test_every_stream_holds_numbers_of_its_own():
@@ -305,17 +319,19 @@ def test_the_compensator_of_the_best_epoch_is_kept(ring, tiny):
 
 
 def test_the_compensator_learns_with_dropout_in_every_epoch(ring, tiny, trained, monkeypatch):
-    """Judging it between two epochs switches dropout off."""
+    """Judging it between two epochs switches dropout off. The model learns nothing meanwhile."""
     modes = []
 
     def remember(model, compensator, *batch):
-        modes.append((compensator.training, model.training))
+        frozen = not any(parameter.requires_grad for parameter in model.parameters())
+        modes.append((compensator.training, model.training, frozen))
         return training.compensator_loss(model.clean(batch[-1]), compensator(*batch[:2]))
 
     monkeypatch.setattr(training, "compensator_objective", remember)
     train, validation = training_examples(*ring, tiny), validation_sample(*ring, tiny)
     train_compensator(Recommender(trained.model, trained.item_ids), train, validation, 5)
-    assert modes == [(True, False)] * tiny.train.compensator_epochs * math.ceil(len(train) / tiny.train.batch_size)
+    batches = math.ceil(len(train) / tiny.train.batch_size)
+    assert modes == [(True, False, True)] * batches * tiny.train.compensator_epochs
 
 
 def test_the_compensator_trains_nothing_else(ring, tiny, trained):
@@ -530,6 +546,27 @@ def test_history_and_bar_hear_every_step(ring, tiny):
     for stage, total in expected:
         assert f"{stage}: 100%" in text.getvalue() and f"{total}/{total}" in text.getvalue()
     assert bar.bar is None
+
+
+def test_the_reported_losses_are_means_over_all_examples_of_an_epoch(ring, tiny):
+    """A model that hardly moves, so that L_AIME (Eq. 10, dense) is that of its E in every batch; L_Diff by batch."""
+    seen = []
+
+    class Remembering(DAE4Rec):
+        def forward(self, history, target, noise):
+            loss = super().forward(history, target, noise)
+            seen.append((loss.item(), len(target)))
+            return loss
+
+    log, config = History(), tiny.replace(lr=1e-20, lr_embedding=1e-20, compensator_epochs=0)
+    found = fit(*ring, config, "cpu", [log], network=Remembering)
+    frame, count = log.frame("diffusion"), len(training_examples(*ring, config))
+    expected = aime_loss(found.model.embedding.weight.detach(), torch.sigmoid(found.z_star @ found.z_star.T))
+    assert frame["L_AIME"].tolist() == pytest.approx([expected.item()] * 2, rel=1e-5)
+    by_epoch = np.array(seen).reshape(2, -1, 2)
+    assert by_epoch.shape[1] > 3 and len(set(by_epoch[0, :, 1])) == 2 and by_epoch[0, :, 1].sum() == count
+    means = (by_epoch[..., 0] * by_epoch[..., 1]).sum(1) / count
+    assert frame["L_Diff"].tolist() == pytest.approx(means.tolist(), rel=1e-5)
 
 
 def test_a_bar_for_each_stage():

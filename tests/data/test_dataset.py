@@ -146,6 +146,7 @@ def test_an_item_is_called_by_its_name_its_description_or_its_id():
     ):
         dataset = encode(frame_of({"u": "abc"}), items[["item_id", *columns]])
         assert [dataset.label(item) for item in range(3)] == labels
+        assert list(dataset.attributes) == columns
 
 
 def test_statistics_by_hand():

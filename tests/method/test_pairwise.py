@@ -54,8 +54,8 @@ def pairs_of(a: torch.Tensor, z_star: torch.Tensor) -> dict:
             lambda x: dense_count_loss(x, weights),
         ),
         "Eq. 9": (
-            lambda x, **k: reconstruction_loss(x, a, 7.0, **k),
-            lambda x: gae_loss(x, a, 7.0),
+            lambda x, **k: reconstruction_loss(x, a, 7.3, **k),
+            lambda x: gae_loss(x, a, 7.3),
         ),
         "Eq. 10": (
             lambda x, **k: similarity_loss(x, z_star.to(x.dtype), **k),
