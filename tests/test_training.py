@@ -15,7 +15,7 @@ import torch
 from padding import pad_histories
 
 from dae4rec_core import training
-from dae4rec_core.config import choose_device
+from dae4rec_core.config import Config, choose_device
 from dae4rec_core.data.dataset import (
     Examples,
     encode,
@@ -382,17 +382,20 @@ def test_the_compensator_is_judged_on_other_noise_than_it_learns_from(ring, tiny
 
 
 def test_a_large_training_set_is_thinned(ring, tiny, trained, monkeypatch):
-    monkeypatch.setattr(training, "COMPENSATOR_EXAMPLES", 50)
-    lengths = []
+    """Not one that is just large enough."""
+    sampled, train, validation = [], training_examples(*ring, tiny), validation_sample(*ring, tiny)
 
     def remember(model, examples, *rest, **options):
-        lengths.append(len(examples))
+        sampled.append(examples)
         return sample_e_tau1(model, examples, *rest, **options)
 
     monkeypatch.setattr(training, "sample_e_tau1", remember)
-    recommender = Recommender(trained.model, trained.item_ids)
-    train_compensator(recommender, training_examples(*ring, tiny), validation_sample(*ring, tiny), 5)
-    assert lengths == [50, 60]  # training, then validation
+    for most in (50, len(train)):
+        monkeypatch.setattr(training, "COMPENSATOR_EXAMPLES", most)
+        train_compensator(Recommender(trained.model, trained.item_ids), train, validation, 5)
+    thinned, judging, whole, _ = sampled
+    assert len(thinned) == 50 and len(judging) == 60
+    assert torch.equal(whole.history, train.history) and torch.equal(whole.target, train.target)
 
 
 @pytest.mark.parametrize("kind", ["each S", "shared"])
@@ -596,6 +599,27 @@ def test_a_bar_for_each_stage():
 def test_a_training_that_explodes_is_said_and_the_field_is_named(ring, tiny, one_sentence, tmp_path, change, words):
     one_sentence(lambda: fit(*ring, tiny.replace(**change), "cpu", state=tmp_path), *words)
     assert list(tmp_path.iterdir()) == [] or "Z*" not in words  # no such Z* is kept
+
+
+@pytest.mark.parametrize(
+    "change, length, ranking",
+    [
+        ({"geometry": "sphere"}, 1.0, 0.0),
+        ({"geometry": "sphere", "rank_weight": 3.0}, 1.0, 3.0),
+        ({"init_std": 0.02}, 0.1, 0.0),
+        ({"init_std": 0.5}, 0.5, 0.0),
+    ],
+)
+def test_a_million_times_the_cost_of_zeros_is_an_explosion(tiny, one_sentence, change, length, ranking):
+    """Zeros cost d times the squared length of a coordinate of the first E, and gamma log |V|."""
+    model = make_model(12, tiny.replace(**change))
+    bound = 1e6 * (tiny.model.dim * length**2 + ranking * math.log(12))
+    check_loss(model, "L_Diff", 0.999 * bound, 1)
+    one_sentence(lambda: check_loss(model, "L_Diff", 1.001 * bound, 1), "L_Diff explodes", "epoch 1")
+
+
+def test_where_no_field_is_above_its_default_the_learning_rate_is_named(one_sentence):
+    one_sentence(lambda: check_loss(make_model(12, Config()), "L_Com", math.inf, 3), "inf in epoch 3", "Config.lr, ")
 
 
 def test_a_compensator_that_explodes_is_said(ring, tiny, trained, one_sentence):
