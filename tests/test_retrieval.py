@@ -269,6 +269,13 @@ def test_an_exhaustive_index_is_exact():
         assert torch.equal(found, top_items(query, items, 7, seen)[1])
 
 
+def test_equal_items_of_an_index_keep_its_order_when_seen_ones_go():
+    """60 equal items, more than a sort that isn't stable leaves alone."""
+    index, query = ItemIndex(torch.ones(200, 4), cells=1), Query(torch.ones(3, 4))
+    order = index.search(query, 60)[1]
+    assert torch.equal(index.search(query, 30, order[:, ::2])[1], order[:, 1::2])
+
+
 def test_an_index_refuses_gains(one_sentence):
     items, vectors = clustered(400, 8, 5)
     query = Query(vectors, torch.zeros(5, 1, dtype=torch.long), torch.ones(5, 1))

@@ -306,20 +306,32 @@ def test_what_a_killed_writer_left_is_removed_and_a_living_ones_is_not(tmp_path,
     assert not dead.exists() and living.exists()
 
 
+@pytest.fixture(scope="module")
+def unbroken(ring, tiny, tmp_path_factory):
+    """What to fit, and the checkpoint's bytes of a run that nobody killed; its last epochs are the best ones."""
+    config, log = tiny.replace(dropout=0.2, batch_size=32, compensator_epochs=4), History()
+    folder, arguments = tmp_path_factory.mktemp("unbroken"), (*ring, config)
+    assert kills.once(arguments, folder, None, folder / "seen")
+    fit(*arguments, "cpu", [log])
+    assert [log.frame(stage)["NDCG@10"].idxmax() for stage in ("diffusion", "compensator")] == [2, 4]
+    return arguments, (folder / checkpoint.FILE).read_bytes()
+
+
 @pytest.mark.parametrize("seconds", [0.0, 0.02])
-def test_killed_anywhere_a_run_ends_in_the_same_bytes(ring, tiny, tmp_path, seconds):
+def test_killed_anywhere_a_run_ends_in_the_same_bytes(unbroken, tmp_path, seconds):
     """`python tests/kills.py 60` does it for longer."""
-    arguments = (*ring, tiny.replace(dropout=0.2, batch_size=32))
-    assert kills.once(arguments, tmp_path, None, tmp_path / "seen")
+    arguments, whole = unbroken
     found, killed, _ = kills.until_done(arguments, tmp_path / "killed", random.Random(3), seconds, most=5)
-    assert found == (tmp_path / checkpoint.FILE).read_bytes()
+    assert found == whole
     assert sum(killed.values()) > 1
 
 
-@pytest.mark.parametrize("place", ["gae", "diffusion", "sampling", "compensator"])
-def test_no_step_is_done_twice_where_each_is_kept(ring, tiny, tmp_path, place):
-    arguments = (*ring, tiny.replace(dropout=0.2, batch_size=32))
-    assert not kills.once(arguments, tmp_path, (place, 2, 0.0), tmp_path / "seen")
+@pytest.mark.parametrize("place, after", [("gae", 2), ("diffusion", 2), ("sampling", 2), ("compensator", 25)])
+def test_killed_in_any_stage_no_step_is_done_twice_where_each_is_kept(unbroken, tmp_path, place, after):
+    """An epoch of the compensator has fewer than 25 batches, so that one was kept."""
+    arguments, whole = unbroken
+    assert not kills.once(arguments, tmp_path, (place, after, 0.0), tmp_path / "seen")
     assert kills.once(arguments, tmp_path, None, tmp_path / "seen")
     seen = (tmp_path / "seen").read_text().splitlines()
-    assert len(seen) == len(set(seen)) == 20 + 2 + 2
+    assert len(seen) == len(set(seen)) == 20 + 2 + 4
+    assert (tmp_path / checkpoint.FILE).read_bytes() == whole

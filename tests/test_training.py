@@ -15,7 +15,7 @@ import torch
 from padding import pad_histories
 
 from dae4rec_core import training
-from dae4rec_core.config import choose_device
+from dae4rec_core.config import Config, choose_device
 from dae4rec_core.data.dataset import (
     Examples,
     encode,
@@ -30,7 +30,8 @@ from dae4rec_core.events import Event, History, ProgressBar
 from dae4rec_core.experiments.baselines import Popularity
 from dae4rec_core.method import gae
 from dae4rec_core.method.beyond import SharedCompensator
-from dae4rec_core.method.model import scores
+from dae4rec_core.method.losses import aime_loss
+from dae4rec_core.method.model import DAE4Rec, scores
 from dae4rec_core.method.variants import make_model
 from dae4rec_core.ranking import evaluate
 from dae4rec_core.recommender import Recommender
@@ -138,6 +139,19 @@ def test_same_seed_same_weights_other_seed_other_weights(ring, tiny, trained):
     assert differing(weights(trained), weights(again)) == []
     other = fit(*ring, tiny.replace(seed=1), "cpu")
     assert "embedding.weight" in differing(weights(trained), weights(other))
+
+
+def test_nothing_but_dropout_draws_from_the_global_generator(ring, tiny):
+    """A network that draws from it at every step changes nothing where there is no dropout: pairs have their stream."""
+
+    class Drawing(DAE4Rec):
+        def forward(self, *batch):
+            torch.rand(1)
+            return super().forward(*batch)
+
+    config = tiny.replace(gae_pairs=49, aime_pairs=49, dropout=0.0, compensator_epochs=0)
+    one, other = (weights(fit(*ring, config, "cpu", network=network)) for network in (DAE4Rec, Drawing))
+    assert differing(one, other) == []
 
 
 def test_every_stream_holds_numbers_of_its_own():
@@ -304,6 +318,22 @@ def test_the_compensator_of_the_best_epoch_is_kept(ring, tiny):
     assert differing(weights(found), weights(fit(*ring, config.replace(compensator_epochs=best - 1), "cpu"))) != []
 
 
+def test_the_compensator_learns_with_dropout_in_every_epoch(ring, tiny, trained, monkeypatch):
+    """Judging it between two epochs switches dropout off. The model learns nothing meanwhile."""
+    modes = []
+
+    def remember(model, compensator, *batch):
+        frozen = not any(parameter.requires_grad for parameter in model.parameters())
+        modes.append((compensator.training, model.training, frozen))
+        return training.compensator_loss(model.clean(batch[-1]), compensator(*batch[:2]))
+
+    monkeypatch.setattr(training, "compensator_objective", remember)
+    train, validation = training_examples(*ring, tiny), validation_sample(*ring, tiny)
+    train_compensator(Recommender(trained.model, trained.item_ids), train, validation, 5)
+    batches = math.ceil(len(train) / tiny.train.batch_size)
+    assert modes == [(True, False, True)] * batches * tiny.train.compensator_epochs
+
+
 def test_the_compensator_trains_nothing_else(ring, tiny, trained):
     without = fit(*ring, tiny.replace(compensator_epochs=0), "cpu")
     one, other = weights(without), weights(trained)
@@ -352,17 +382,20 @@ def test_the_compensator_is_judged_on_other_noise_than_it_learns_from(ring, tiny
 
 
 def test_a_large_training_set_is_thinned(ring, tiny, trained, monkeypatch):
-    monkeypatch.setattr(training, "COMPENSATOR_EXAMPLES", 50)
-    lengths = []
+    """Not one that is just large enough."""
+    sampled, train, validation = [], training_examples(*ring, tiny), validation_sample(*ring, tiny)
 
     def remember(model, examples, *rest, **options):
-        lengths.append(len(examples))
+        sampled.append(examples)
         return sample_e_tau1(model, examples, *rest, **options)
 
     monkeypatch.setattr(training, "sample_e_tau1", remember)
-    recommender = Recommender(trained.model, trained.item_ids)
-    train_compensator(recommender, training_examples(*ring, tiny), validation_sample(*ring, tiny), 5)
-    assert lengths == [50, 60]  # training, then validation
+    for most in (50, len(train)):
+        monkeypatch.setattr(training, "COMPENSATOR_EXAMPLES", most)
+        train_compensator(Recommender(trained.model, trained.item_ids), train, validation, 5)
+    thinned, judging, whole, _ = sampled
+    assert len(thinned) == 50 and len(judging) == 60
+    assert torch.equal(whole.history, train.history) and torch.equal(whole.target, train.target)
 
 
 @pytest.mark.parametrize("kind", ["each S", "shared"])
@@ -518,6 +551,27 @@ def test_history_and_bar_hear_every_step(ring, tiny):
     assert bar.bar is None
 
 
+def test_the_reported_losses_are_means_over_all_examples_of_an_epoch(ring, tiny):
+    """A model that hardly moves, so that L_AIME (Eq. 10, dense) is that of its E in every batch; L_Diff by batch."""
+    seen = []
+
+    class Remembering(DAE4Rec):
+        def forward(self, history, target, noise):
+            loss = super().forward(history, target, noise)
+            seen.append((loss.item(), len(target)))
+            return loss
+
+    log, config = History(), tiny.replace(lr=1e-20, lr_embedding=1e-20, compensator_epochs=0)
+    found = fit(*ring, config, "cpu", [log], network=Remembering)
+    frame, count = log.frame("diffusion"), len(training_examples(*ring, config))
+    expected = aime_loss(found.model.embedding.weight.detach(), torch.sigmoid(found.z_star @ found.z_star.T))
+    assert frame["L_AIME"].tolist() == pytest.approx([expected.item()] * 2, rel=1e-5)
+    by_epoch = np.array(seen).reshape(2, -1, 2)
+    assert by_epoch.shape[1] > 3 and len(set(by_epoch[0, :, 1])) == 2 and by_epoch[0, :, 1].sum() == count
+    means = (by_epoch[..., 0] * by_epoch[..., 1]).sum(1) / count
+    assert frame["L_Diff"].tolist() == pytest.approx(means.tolist(), rel=1e-5)
+
+
 def test_a_bar_for_each_stage():
     text = io.StringIO()
     bar = ProgressBar(file=text, mininterval=0)
@@ -545,6 +599,27 @@ def test_a_bar_for_each_stage():
 def test_a_training_that_explodes_is_said_and_the_field_is_named(ring, tiny, one_sentence, tmp_path, change, words):
     one_sentence(lambda: fit(*ring, tiny.replace(**change), "cpu", state=tmp_path), *words)
     assert list(tmp_path.iterdir()) == [] or "Z*" not in words  # no such Z* is kept
+
+
+@pytest.mark.parametrize(
+    "change, length, ranking",
+    [
+        ({"geometry": "sphere"}, 1.0, 0.0),
+        ({"geometry": "sphere", "rank_weight": 3.0}, 1.0, 3.0),
+        ({"init_std": 0.02}, 0.1, 0.0),
+        ({"init_std": 0.5}, 0.5, 0.0),
+    ],
+)
+def test_a_million_times_the_cost_of_zeros_is_an_explosion(tiny, one_sentence, change, length, ranking):
+    """Zeros cost d times the squared length of a coordinate of the first E, and gamma log |V|."""
+    model = make_model(12, tiny.replace(**change))
+    bound = 1e6 * (tiny.model.dim * length**2 + ranking * math.log(12))
+    check_loss(model, "L_Diff", 0.999 * bound, 1)
+    one_sentence(lambda: check_loss(model, "L_Diff", 1.001 * bound, 1), "L_Diff explodes", "epoch 1")
+
+
+def test_where_no_field_is_above_its_default_the_learning_rate_is_named(one_sentence):
+    one_sentence(lambda: check_loss(make_model(12, Config()), "L_Com", math.inf, 3), "inf in epoch 3", "Config.lr, ")
 
 
 def test_a_compensator_that_explodes_is_said(ring, tiny, trained, one_sentence):

@@ -201,7 +201,7 @@ def _without_repeats(frame: pd.DataFrame, repeats: str) -> pd.DataFrame:
 def encode(frame: pd.DataFrame, items: pd.DataFrame | None = None, name: str = "data") -> Dataset:
     """Give users and items the indices 0.. in sorted order of their ids, and gather item attributes.
 
-    frame: filtered interactions, sorted by user and time. items: optional attributes with an item_id column; other
+    frame: filtered interactions, each user's in order of time. items: optional attributes with an item_id column; other
     columns of `frame` count as attributes too, by their first value for each item.
     """
     user, user_ids = pd.factorize(frame["user_id"], sort=True)

@@ -9,6 +9,7 @@ from dae4rec_core.data.dataset import Dataset, Split
 from dae4rec_core.method.graph import steps_of, transition_counts
 
 EIGENVALUES = 64
+ROUNDING = 1e-9  # an eigenvalue of 0 comes out as far from it as this, on either side
 
 
 def properties(dataset: Dataset, split: Split) -> dict[str, float]:
@@ -59,7 +60,7 @@ def negative_share(counts: sparse.csr_matrix, largest: int = EIGENVALUES) -> flo
     else:
         start = np.ones(matrix.shape[0])  # the same start, the same digits
         values = eigsh(matrix, k=largest, which="LM", v0=start, return_eigenvectors=False)
-    return float((values < 0).mean()) if len(values) else 0.0
+    return float((values < -ROUNDING).mean()) if len(values) else 0.0
 
 
 def asymmetry(counts: sparse.csr_matrix) -> float:

@@ -187,7 +187,7 @@ def upper_tiles(n: int, size: int) -> list[Tile]:
 
 
 def _grid_tiles(m: int, size: int) -> list[Tile]:
-    """All tiles of an m x m square, in at least as many strips of rows as there are processes."""
+    """All tiles of an m x m square, in strips of rows no higher than a process's even share of them."""
     height = min(size, -(-m // world()[1]))
     return [(slice(a, a + height), slice(b, b + size), 1) for a in range(0, m, height) for b in range(0, m, size)]
 

@@ -126,6 +126,29 @@ def test_encode_round_trip(ring_frame):
     assert dataset.user_ids[dataset.user_index("u07")] == "u07"
 
 
+def test_users_may_come_in_any_order_as_long_as_their_own_visits_are_in_order():
+    """Two users by turns, 300 visits each: more than a sort that isn't stable leaves alone."""
+    items = [f"i{n % 37:02d}" for n in range(600)]
+    frame = pd.DataFrame({"user_id": ["v", "u"] * 300, "item_id": items, "timestamp": np.arange(600)})
+    dataset = encode(frame)
+    for user, visits_of in enumerate((items[1::2], items[::2])):
+        assert dataset.item_ids[dataset.sequence(user)].tolist() == visits_of
+    assert dataset.timestamps.tolist() == [*range(1, 600, 2), *range(0, 600, 2)]
+
+
+def test_an_item_is_called_by_its_name_its_description_or_its_id():
+    items = pd.DataFrame({"item_id": list("abc"), "name": ["A", None, None], "description": ["x", "B", None]})
+    for columns, labels in (
+        (["name", "description"], ["A", "B", "c"]),
+        (["name"], ["A", "b", "c"]),
+        (["description"], ["x", "B", "c"]),
+        ([], ["a", "b", "c"]),
+    ):
+        dataset = encode(frame_of({"u": "abc"}), items[["item_id", *columns]])
+        assert [dataset.label(item) for item in range(3)] == labels
+        assert list(dataset.attributes) == columns
+
+
 def test_statistics_by_hand():
     dataset = encode(frame_of({"u": "aab", "v": "c"}))
     # 4 records, 2 users, 3 items; the pairs are ua, ub, vc: 3 of 6
@@ -320,6 +343,22 @@ def test_training_examples_are_all_training_targets(ring):
     expected = [dataset.items[a + 1 : b] for a, b in zip(dataset.offsets[:-1], split.train_end, strict=True)]
     assert examples.target.tolist() == np.concatenate(expected).tolist()
     assert examples.history.shape == (len(examples), 4) and examples.seen.shape == (len(examples), 0)
+
+
+@pytest.mark.parametrize("n", [160, 150, 1])
+def test_length_grouped_order_by_hand(n):
+    """Python's sorted keeps the shuffled order of equal lengths; so must the pools, that a seed may mean one order."""
+    lengths = torch.randint(1, 4, (n,), generator=torch.Generator().manual_seed(0))
+    same = torch.Generator().manual_seed(1)
+    shuffled, pools = torch.randperm(n, generator=same).tolist(), []
+    for start in range(0, n, 40):  # pools of 5 batches of 8
+        pools += sorted(shuffled[start : start + 40], key=lambda row: lengths[row])
+    whole = [pools[start : start + 8] for start in range(0, n - n % 8, 8)]
+    by_hand = [whole[place] for place in torch.randperm(len(whole), generator=same)]
+    by_hand += [pools[n - n % 8 :]] if n % 8 else []
+    order, longest = length_grouped_order(lengths, 8, torch.Generator().manual_seed(1), pool=5)
+    assert order.tolist() == [row for batch in by_hand for row in batch]
+    assert longest == [max(int(lengths[row]) for row in batch) for batch in by_hand]
 
 
 def test_length_grouped_order_is_a_shuffle_with_little_padding():

@@ -153,6 +153,9 @@ def test_attributes_come_from_items_csv_and_from_extra_columns(tmp_path):
     (tmp_path / "interactions.csv").write_text("user_id,item_id,timestamp,lat,name\n" + rows)
     (tmp_path / "items.csv").write_text("item_id,name\nc,Café\na,Airport\nz,Zoo\n", encoding="utf-8")
     attributes = prepare(tmp_path, Config().replace(k_core=1))[0].attributes
+    (tmp_path / "items.csv.gz").write_bytes(gzip.compress((tmp_path / "items.csv").read_bytes()))
+    (tmp_path / "items.csv").unlink()
+    pd.testing.assert_frame_equal(prepare(tmp_path, Config().replace(k_core=1))[0].attributes, attributes)
     assert attributes["lat"].tolist() == [1, 2, 3]  # the first value of each item
     assert attributes["name"].fillna("").tolist() == ["Airport", "", "Café"]  # items.csv wins
     assert len(attributes) == 3  # z was never visited

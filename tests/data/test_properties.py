@@ -40,6 +40,15 @@ def test_negative_eigenvalues_of_what_alternates_and_of_what_stays():
     assert negative_share(sparse.csr_matrix((3, 3))) == 0.0  # nobody took a step
 
 
+@pytest.mark.parametrize("there, back", [(5, 5), (3, 9), (10, 11)])
+def test_eigenvalues_that_are_zero_but_for_rounding_are_not_negative(there, back):
+    """Everybody goes from one group to the other and back: eigenvalues 1, -1 and else 0."""
+    n = there + back
+    counts = np.zeros((n, n))
+    counts[:there, there:], counts[there:, :there] = 1, 1
+    assert negative_share(sparse.csr_matrix(counts)) == pytest.approx(1 / n)
+
+
 def test_the_sparse_solver_agrees_with_the_dense_one():
     rng = np.random.default_rng(0)
     counts = sparse.csr_matrix(rng.poisson(0.05, (150, 150)).astype(float))

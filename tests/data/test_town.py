@@ -67,6 +67,15 @@ def test_sizes_are_arguments(venues, users, seed):
     assert interactions["item_id"].isin(items["item_id"]).all()
 
 
+def test_users_walk_in_groups_as_they_walk_at_once(small):
+    """In groups of 7: everybody once, in order, 5 to 40 visits each, and rows numbered through."""
+    law, users, _ = small
+    walks = town.simulate(law, users.iloc[:50], np.random.default_rng(0), chunk=7)
+    assert walks["user_id"].unique().tolist() == users["user_id"].tolist()[:50]
+    assert walks.groupby("user_id").size().between(5, 40).all()
+    assert walks.index.tolist() == list(range(len(walks)))
+
+
 @pytest.mark.slow
 def test_a_million_venues():
     law = town.make_law(1_000_000, seed=1)
@@ -187,6 +196,8 @@ def test_the_ceiling_leaves_out_what_was_seen(small):
         for seen in (False, True)
     )
     assert list(plain) == list(found) and len(found) > 50
+    users_of_parts = [part[0].tolist() for part in town.town_ceiling(law, users, first, 25)]
+    assert sum(users_of_parts, []) == list(found) and [len(part) for part in users_of_parts[:-1]] == [25, 25]
     for user, (target, *scores) in found.items():
         visits = first[first["user_id"] == user]
         items, times = law.index_of(visits["item_id"]), visits["timestamp"].to_numpy()

@@ -108,6 +108,8 @@ def test_returns_add_a_number_to_the_items_of_the_history_and_start_at_nothing()
             if (item := HISTORY[user, -back]) != PAD:
                 expected[user, item] += model.returns.place[-back] + model.returns.gate.weight[-back] @ h[user]
     torch.testing.assert_close(found, expected)
+    # a draw stands for the item that its list has first
+    assert torch.equal(scores(model.assignment(e_0, HISTORY, h), model.item_vectors()) - plain, found)
 
 
 def test_more_padding_changes_no_return():

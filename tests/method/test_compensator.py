@@ -41,6 +41,22 @@ def test_c_is_an_mlp_on_the_concatenation_plus_its_shortcut(depth, shortcut):
     torch.testing.assert_close(c(e_tau1, h), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", [Compensator, SharedCompensator])
+def test_training_drops_features_behind_the_first_layer(kind):
+    """The same linear layers around torch's own nn.Dropout, with its random numbers (1e-12)."""
+    c = kind(Config().replace(dim=DIM, hidden=HIDDEN, dropout=0.3, depth=2, shortcut=False).model).double()
+    linear = [layer for layer in c.modules() if isinstance(layer, nn.Linear)]
+    nn.init.normal_(linear[-1].weight)
+    mlp = nn.Sequential(linear[0], nn.GELU(), nn.Dropout(0.3), linear[1], nn.GELU(), linear[2])
+    start, h = torch.randn(2, 5, DIM, generator=generator(11), dtype=torch.float64)
+    torch.manual_seed(6)
+    found = c.train()(start, h)
+    torch.manual_seed(6)
+    expected = start + mlp(h) if kind is SharedCompensator else mlp(torch.cat([start, h], dim=1))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(found, c.eval()(start, h))
+
+
 def test_loss_by_hand_is_the_unweighted_diffusion_loss():
     e_0, prediction = torch.tensor([[1.0, 2.0], [3.0, 1.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     assert compensator_loss(e_0, prediction).item() == (4 + 9) / 2

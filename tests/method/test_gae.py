@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import stats
 from sklearn.metrics import roc_auc_score
 from torch_geometric.nn import GAE as GeometricGAE
 from torch_geometric.nn import GCNConv
@@ -53,6 +54,15 @@ def test_forward_equals_two_gcn_layers_of_pytorch_geometric():
     w0 = gae.w0.grad
     theirs.square().sum().backward()
     torch.testing.assert_close(w0, first.lin.weight.grad.T, rtol=1e-4, atol=1e-6)
+
+
+def test_the_first_weights_are_normal_with_deviations_1_and_a_tenth():
+    """Kolmogorov and Smirnov's distance, at most 1.95 / sqrt(n): one in a thousand normal draws lies further off."""
+    torch.manual_seed(0)
+    gae = GAE(200, 100, 80)
+    for weights, deviation in ((gae.w0, 1.0), (gae.w1, 0.1)):
+        draws = weights.detach().flatten().numpy()
+        assert stats.kstest(draws, "norm", (0, deviation)).statistic < 1.95 / math.sqrt(len(draws))
 
 
 def test_similarity_equals_the_inner_product_decoder():
@@ -137,7 +147,7 @@ def test_pretraining_is_adam_on_the_dense_loss(pos_weight):
     torch.testing.assert_close(trained(GRAPH, pos_weight, steps=20), encode().detach(), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("steps, reports", [(5, 5), (150, 150), (250, 125), (251, 126)])
+@pytest.mark.parametrize("steps, reports", [(5, 5), (150, 150), (200, 100), (250, 125), (251, 126)])
 def test_pretraining_reports_about_a_hundred_times_and_always_its_last_step(steps, reports):
     events = []
     z = trained(GRAPH, None, steps, callbacks=[events.append])

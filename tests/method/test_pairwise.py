@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 import subprocess
 import sys
 
@@ -53,8 +54,8 @@ def pairs_of(a: torch.Tensor, z_star: torch.Tensor) -> dict:
             lambda x: dense_count_loss(x, weights),
         ),
         "Eq. 9": (
-            lambda x, **k: reconstruction_loss(x, a, 7.0, **k),
-            lambda x: gae_loss(x, a, 7.0),
+            lambda x, **k: reconstruction_loss(x, a, 7.3, **k),
+            lambda x: gae_loss(x, a, 7.3),
         ),
         "Eq. 10": (
             lambda x, **k: similarity_loss(x, z_star.to(x.dtype), **k),
@@ -215,14 +216,44 @@ def test_a_budget_decides_how_many_pairs_are_computed(monkeypatch):
         seen.append(x.numel())
         return pairwise.difference_tile(x, y)
 
-    for budget, expected in ((100, 100), (101, 100), (2_500, 2_500)):
+    half = N * (N + 1) // 2
+    for budget, side in ((1, 1), (3, 1), (4, 2), (100, 10), (101, 10), (2_500, 50), (half - 1, 71)):
         seen.clear()
         pairwise.pair_sum(items(8), counting, Z_STAR, budget=budget, generator=generator(0))
-        assert sum(seen) == expected
-    for budget in (None, N * (N + 1) // 2, 10**9):  # exact: half of the tiles
+        assert sum(seen) == side**2 <= budget
+    whole = pair_values(items(8)).sum()
+    for budget in (None, half, half + 1, 10**9):  # exact: half of the tiles
         seen.clear()
-        pairwise.pair_sum(items(8), counting, Z_STAR, budget=budget, tile=10)
+        found = pairwise.pair_sum(items(8), counting, Z_STAR, budget=budget, tile=10)
         assert sum(seen) < 0.6 * N**2
+        torch.testing.assert_close(found, whole)
+
+
+@pytest.mark.parametrize("tile", [1, 7, 20])
+@pytest.mark.parametrize("name", PAIRS)
+def test_the_estimate_is_the_same_by_any_tiles(name, tile):
+    """The same rows and columns in one tile of 20 x 20 and in many: equal value and gradient (1e-12 relative)."""
+    one, many = (
+        value_and_gradient(lambda x: PAIRS[name][0](x, budget=400, generator=generator(2), tile=size), items(1))
+        for size in (None, tile)
+    )
+    torch.testing.assert_close(many, one, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("m, size", [(1, 8), (9, 20), (10, 20), (10, 3), (12, 4)])
+def test_processes_share_the_tiles_of_an_estimate(m, size, processes, monkeypatch):
+    """Every pair counts once; where a tile is as wide as the square, a process has one strip, an even share at most."""
+    monkeypatch.setattr(pairwise, "world", lambda: (0, processes))
+    tiles = pairwise._grid_tiles(m, size)
+    counts = torch.zeros(m, m)
+    for rows, columns, weight in tiles:
+        assert counts[rows, columns].numel() > 0
+        counts[rows, columns] += weight
+    assert torch.equal(counts, torch.ones(m, m))
+    if size >= m:  # one strip each
+        assert len(tiles) <= processes and all(rows.stop - rows.start <= math.ceil(m / processes) for rows, *_ in tiles)
+    assert all(max(t.stop - t.start for t in tile[:2]) <= size for tile in tiles)
 
 
 def test_the_same_generator_gives_the_same_estimate():
