@@ -10,6 +10,7 @@ ranking term trains. p(v | history) is the mean over draws.
 """
 
 import math
+import numbers
 
 import torch
 from scipy.optimize import minimize_scalar
@@ -18,17 +19,23 @@ from torch import Tensor
 from dae4rec_core.method.model import DAE4Rec, scores
 
 CELLS = 2**22  # scores held at once: 16 MB
+NARROW, WIDE = 1e-9, 1e9  # below, the softmax has no second item left and would overflow; above, all items are alike
+
+
+def check_width(width: float) -> None:
+    """Raises ValueError for a width that is no number from 0 to WIDE."""
+    if isinstance(width, bool) or not isinstance(width, numbers.Real) or not 0 <= width <= WIDE:  # "not" refuses NaN
+        raise ValueError(f"width is {width!r}; give 0 (the nearest item) or a number above 0, up to {WIDE:g}.")
 
 
 @torch.no_grad()
 def probabilities(model: DAE4Rec, history: Tensor, e_0: Tensor, width: float) -> Tensor:
     """p(v | history) of the formula above, the mean over draws e_0 (B, N, d): (B, |V|) in float64, rows sum to 1.
 
-    width: w in the unit of the items' vectors; 0 counts the nearest item of each draw.
-    Raises ValueError for a negative width.
+    width: w in the unit of the items' vectors; 0 counts the nearest item of each draw, and so does one below NARROW.
+    Raises ValueError for a width that is no number from 0 to WIDE.
     """
-    if width < 0:
-        raise ValueError(f"The width is {width:g}; give 0 (the nearest item) or a number above 0.")
+    check_width(width)
     items, history = model.item_vectors(), history.to(model.device)
     half = items.square().sum(1) / 2  # (|V|,)
     h = model.condition(history)  # (B, d)
@@ -37,7 +44,7 @@ def probabilities(model: DAE4Rec, history: Tensor, e_0: Tensor, width: float) ->
         for part in e_0[user].split(max(1, CELLS // len(items))):
             one = history[user].expand(len(part), -1), h[user].expand(len(part), -1)
             logits = scores(model.assignment(part, *one), items) - half  # (N, |V|)
-            if width == 0:
+            if width < NARROW:
                 found[user] += torch.bincount(logits.argmax(1), minlength=len(items))
             else:
                 found[user] += (logits / width**2).softmax(1).sum(0, dtype=torch.float64)

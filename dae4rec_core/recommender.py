@@ -1,16 +1,18 @@
 """A trained model in use: a history to a query, a query to a list."""
 
 import math
+import numbers
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import torch
 from torch import Tensor
 
-from dae4rec_core.cloud import probabilities
+from dae4rec_core.cloud import check_width, probabilities
 from dae4rec_core.data.dataset import newest_items
 from dae4rec_core.method.beyond import SharedCompensator
 from dae4rec_core.method.compensator import Compensator
@@ -25,6 +27,25 @@ from dae4rec_core.streams import Purpose, stream
 # of 64 bytes, 16 numbers of float32.
 SERVED, SERVED_ELSEWHERE = 64, 1024
 ALIGNED = 16
+CHAIN = 8 * 4  # bytes of a chain for each of d + hidden numbers, at most; measured: 7 to 12 KB where they are 128 + 256
+# what a history may be; a set or a dict has no order of its own
+ORDERED = (Sequence, np.ndarray, pd.Series, pd.Index, pd.api.extensions.ExtensionArray)
+
+
+def whole(name: str, value: int, least: int | None = None) -> int:
+    """An argument as Python's int. Raises ValueError where it is no whole number, or one below `least`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise ValueError(f"{name} is {value!r}; give a whole number.")
+    if least is not None and value < least:
+        raise ValueError(f"{name} is {value}; give at least {least}.")
+    return int(value)
+
+
+def listed(name: str, given: Any, content: str) -> list:
+    """The elements in order, whatever their index. Raises ValueError for a text and for what has no order."""
+    if isinstance(given, str | bytes) or not isinstance(given, ORDERED) or getattr(given, "ndim", 1) == 0:
+        raise ValueError(f"The {name} can't be of type {type(given).__name__}; give a list of {content}.")
+    return list(given)
 
 
 class Recommender:
@@ -76,7 +97,7 @@ class Recommender:
     ) -> Tensor:
         """`generate` from h (B, d) of the histories (B, L); an x_T of (1, d) stands for all of them."""
         model = self.model
-        steps = model.config.sampling_steps if steps is None else steps
+        steps = model.config.sampling_steps if steps is None else whole("steps", steps)
         tau = choose_tau(model.config.diffusion.timesteps, steps)
         compensator = self.compensator_for(steps) if compensate else None
         if compensate and compensator is None:
@@ -102,11 +123,16 @@ class Recommender:
     ) -> Tensor:
         """`draws` samples of e^0 for every history (B, L), each from a first noise of its own: (B, draws, d).
 
-        All chains run at once; they hold a few numbers of size B x draws x max(d, hidden). Raises as `generate` does,
-        and for fewer than one draw.
+        All chains run at once; they hold a few numbers of size B x draws x (d + hidden). Raises as `generate` does, for
+        fewer than one draw, and for more than fit into free memory.
         """
-        if draws < 1:
-            raise ValueError(f"draws is {draws}; give at least 1.")
+        draws, sizes = whole("draws", draws, least=1), self.model.config.model
+        needed, free = len(history) * draws * CHAIN * (sizes.dim + sizes.hidden), psutil.virtual_memory().available
+        if needed > free:
+            raise ValueError(
+                f"draws is {draws:,}, which takes up to {needed / 2**30:,.1f} GiB at once, but {free / 2**30:,.1f} are "
+                "free; give fewer."
+            )
         history = history.to(self.model.device)
         h, history = (part.repeat_interleave(draws, 0) for part in (self.model.eval().condition(history), history))
         return self._sample(h, history, steps, compensate, None, generator).unflatten(0, (-1, draws))
@@ -124,12 +150,13 @@ class Recommender:
 
         history: original item ids, oldest first. A draw counts for its nearest item; with a width above 0, for all
         items near it, see `cloud.probabilities`; `cloud.fit_width` finds the width. A compensator removes the cloud,
-        which is why it is left out here. Raises ValueError as `recommend` does, and for draws below 1 or a negative
-        width.
+        which is why it is left out here. Raises ValueError as `recommend` does.
         """
+        check_width(width)
+        noise = stream(whole("seed", seed, least=0), "sampling")
         items, ends = self._encode([history])
         newest = newest_items(items, ends[:-1], ends[1:], self.model.config.data.max_len)
-        e_0 = self.draw(newest, draws, steps, compensate, stream(seed, "sampling"))
+        e_0 = self.draw(newest, draws, steps, compensate, noise)
         found = probabilities(self.model, newest, e_0, width)[0].cpu()
         order = found.argsort(descending=True, stable=True).numpy()
         return pd.Series(found.numpy()[order], pd.Index(self.item_ids[order], name="item_id"), name="probability")
@@ -147,7 +174,7 @@ class Recommender:
         shared_noise: everybody gets the stream's first x_T, so that a list doesn't depend on the user's place; without
         it each history gets the next one. No chain is run for a model whose lists don't depend on it (`ranks_by_draw`).
         """
-        generator = stream(seed, purpose)
+        generator = stream(whole("seed", seed, least=0), purpose)
         x_T = torch.randn(1, self.model.config.model.dim, generator=generator) if shared_noise else None
         if not self.model.ranks_by_draw:
             return self._scorer(lambda h, _: torch.zeros_like(h))
@@ -155,7 +182,7 @@ class Recommender:
 
     def markov_scorer(self, seed: int = 0) -> QueryScorer:
         """The same by the Markov chain of Eq. 3, all T steps: the paper's benchmark -BM."""
-        generator, model = stream(seed, "sampling"), self.model
+        generator, model = stream(whole("seed", seed, least=0), "sampling"), self.model
 
         def sample(h: Tensor, history: Tensor) -> Tensor:
             x_T = torch.randn(h.shape, generator=generator).to(h)
@@ -179,7 +206,7 @@ class Recommender:
         history: Sequence,
         k: int = 10,
         steps: int | None = None,
-        compensate: bool = True,
+        compensate: bool | None = None,
         exclude_seen: bool | None = None,
         seed: int = 0,
         draws: int | None = None,
@@ -187,11 +214,14 @@ class Recommender:
     ) -> pd.DataFrame:
         """The k best next items for a history of original item ids, oldest first; the user need not be known.
 
+        history: a list, tuple, array, Series or Index. compensate: end the chain with the compensator; None does so
+        except with draws, whose cloud it would remove.
         exclude_seen: leave out the items of the history; None does so where the model was trained on first visits.
         draws: rank by how likely each item is according to so many draws, see `distribution`, which says what width is;
         the score is then that probability. Returns a table with columns item_id and score, best first; the same seed
         gives the same list.
-        Raises ValueError for an empty history, an item that the catalogue lacks, or a k, S or draws out of range.
+        Raises ValueError for a history that is empty or has no order, an item that the catalogue lacks, and a k, S,
+        seed, draws or width of another kind or out of range.
         """
         found = self.recommend_many([history], k, steps, compensate, exclude_seen, seed, draws=draws, width=width)
         return found[["item_id", "score"]]
@@ -201,7 +231,7 @@ class Recommender:
         histories: Sequence[Sequence],
         k: int = 10,
         steps: int | None = None,
-        compensate: bool = True,
+        compensate: bool | None = None,
         exclude_seen: bool | None = None,
         seed: int = 0,
         index: ItemIndex | None = None,
@@ -219,8 +249,11 @@ class Recommender:
         rank (from 1), item_id, score. Raises ValueError as `recommend` does, for an index of another shape, and
         for an index beside draws.
         """
+        histories = listed("histories", histories, "histories, each a list of item ids")
         if len(histories) == 0:
             raise ValueError("There are no histories; give at least one.")
+        k = whole("k", k)
+        check_width(width)
         if index is not None and index.shape != tuple(self.model.embedding.weight.shape):
             raise ValueError(
                 f"The index holds (items, d) = {index.shape}, but the model's embeddings are "
@@ -230,6 +263,7 @@ class Recommender:
             raise ValueError("Draws count for their nearest items, which an index only guesses; give index or draws.")
         data, sizes = self.model.config.data, self.model.config.model
         exclude_seen = data.repeats == "first_visits" if exclude_seen is None else exclude_seen
+        compensate = draws is None if compensate is None else compensate
         scorer = self.scorer(steps, compensate, seed, shared_noise=True)
         items, ends = self._encode(histories)
         values, found = [], []
@@ -285,12 +319,14 @@ class Recommender:
 
     def _encode(self, histories: Sequence[Sequence]) -> tuple[np.ndarray, np.ndarray]:
         """Item indices of all histories behind one another, and where they begin and end: user u has ends[u:u+2]."""
-        lengths = np.array([len(history) for history in histories])
-        ends = np.concatenate([[0], lengths.cumsum()])
-        items = self._catalogue.get_indexer(pd.Index([str(item) for history in histories for item in history]))
 
         def name(user: Any) -> str:
             return "history" if len(histories) == 1 else f"history of user {user}"
+
+        histories = [listed(name(user), history, "item ids, oldest first") for user, history in enumerate(histories)]
+        lengths = np.array([len(history) for history in histories])
+        ends = np.concatenate([[0], lengths.cumsum()])
+        items = self._catalogue.get_indexer(pd.Index([str(item) for history in histories for item in history]))
 
         if lengths.min() == 0:
             raise ValueError(f"The {name(lengths.argmin())} is empty; give at least one item id.")

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -74,9 +75,9 @@ def fit(
     network: makes the model from |V| and the configuration; give a subclass of DAE4Rec to try a change of your own;
     none: `make_model`.
     Started by torchrun, all processes work on the one run. Reports stages "gae", "diffusion" and "compensator".
-    Raises Exploded when a loss does; ValueError when there is nothing to train on, when the machine's memory can't hold
-    it, when the batch can't be shared evenly by the processes, and when the state is another run's, damaged, in use, or
-    can't be written.
+    Raises Exploded when a loss does; ValueError when there is nothing to train on, when the split or z_star is another
+    data set's, when the machine's memory can't hold it, when the batch can't be shared evenly by the processes, and
+    when the state is another run's, damaged, in use, or can't be written.
     """
     place, (_, processes) = launch(device).device, world()
     if config.train.batch_size % processes:
@@ -84,6 +85,11 @@ def fit(
             f"A batch of {config.train.batch_size} can't be shared evenly by {processes} processes; "
             "choose a Config.batch_size that their number divides."
         )
+    check_split(dataset, split)
+    wanted = (dataset.n_items, config.model.dim)
+    if z_star is not None and not (isinstance(z_star, Tensor) and tuple(z_star.shape) == wanted):
+        what = f"of shape {tuple(z_star.shape)}" if isinstance(z_star, Tensor) else f"a {type(z_star).__name__}"
+        raise ValueError(f"z_star is {what}; give a tensor of (items, d) = {wanted}, or None to have it pretrained.")
     check_memory(dataset, split, config)
     train, validation = training_examples(dataset, split, config), validation_sample(dataset, split, config)
     graph = training_graph(dataset, split)
@@ -101,6 +107,21 @@ def fit(
         recommender = Recommender(model, dataset.item_ids, z_star)
         train_compensator(recommender, train, validation, config.sampling_steps, callbacks, state)
     return recommender
+
+
+def check_split(dataset: Dataset, split: Split) -> None:
+    """Raises ValueError unless all positions lie where a split of this data set has them."""
+    first, end, stop = dataset.offsets[:-1], dataset.offsets[1:], split.train_end
+    answers = np.concatenate([split.validation, split.test])
+    fits = stop.shape == end.shape and ((first <= stop) & (stop <= end)).all()
+    if fits and ((answers >= 0) & (answers < len(dataset.items))).all():
+        owner = np.searchsorted(dataset.offsets, answers, side="right") - 1
+        if (answers >= stop[owner]).all():  # no answer is learned from
+            return
+    raise ValueError(
+        f"The split is not one of {dataset.name}, which has {dataset.n_users:,} users and {len(dataset.items):,} "
+        "interactions; give the split that `prepare` returned with it, or make one with leave_last_out or global_time."
+    )
 
 
 def pretrained(

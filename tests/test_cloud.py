@@ -68,6 +68,18 @@ def test_distance_and_entropy_agree_with_scipy():
     np.testing.assert_allclose(entropy(p), scipy_entropy(p, base=2, axis=1), atol=1e-12)
 
 
-def test_a_negative_width_is_refused():
-    with pytest.raises(ValueError, match="width is -1; give 0"):
-        probabilities(model_of(), HISTORY, torch.randn(3, 1, 8), -1.0)
+@pytest.mark.parametrize("changes", [{}, {"geometry": "sphere", "rank_weight": 1.0}])
+def test_a_tiny_width_is_the_nearest_item_and_a_huge_one_chance(changes):
+    """Also where width**2 is 0 in float32 or float64: the limit, and no NaN."""
+    model, e_0 = model_of(**changes).eval(), torch.randn(3, 50, 8)
+    nearest = probabilities(model, HISTORY, e_0, 0.0)
+    for width in (1e-300, 1e-30, 1e-20, 0.99e-9, 1e-9):
+        assert torch.equal(probabilities(model, HISTORY, e_0, width), nearest)
+    torch.testing.assert_close(probabilities(model, HISTORY, e_0, 1e9), torch.full((3, 9), 1 / 9, dtype=torch.float64))
+    assert torch.equal(probabilities(model, HISTORY, e_0, np.float64(0.3)), probabilities(model, HISTORY, e_0, 0.3))
+
+
+@pytest.mark.parametrize("width", [-1.0, -1e-30, float("nan"), float("inf"), 1e200, None, "1", True])
+def test_a_width_that_is_none_is_refused(width, one_sentence):
+    words = f"width is {width!r}", "give 0"
+    one_sentence(lambda: probabilities(model_of(), HISTORY, torch.randn(3, 1, 8), width), *words)

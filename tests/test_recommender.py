@@ -1,5 +1,7 @@
 """A trained model in use: sampling, scoring, recommending for one and for many, and what can be wrong with each."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -291,9 +293,24 @@ def test_a_user_gets_the_same_list_however_it_is_made(trained, trained_ours, his
         assert of_user(many, place).equals(of_user(alone, 0))
 
 
-def test_histories_may_be_arrays(trained, histories):
-    arrays = [np.array(history, dtype=object) for history in histories]
-    assert trained.recommend_many(histories, 4).equals(trained.recommend_many(arrays, 4))
+def odd(values):
+    """A Series whose index is no position."""
+    return pd.Series(values, index=range(5, 5 + len(values)))
+
+
+SEQUENCES = [tuple, np.array, pd.Index, odd, lambda values: pd.array(values, dtype="string")]
+
+
+@pytest.mark.parametrize("kind", SEQUENCES)
+def test_histories_may_be_any_sequence(trained, histories, one_sentence, kind):
+    many = [kind(history) for history in histories]
+    assert trained.recommend_many(histories, 4).equals(trained.recommend_many(many, 4))
+    assert trained.recommend_many(histories, 4).equals(trained.recommend_many(odd(many), 4))
+    assert trained.recommend(NEWCOMER).equals(trained.recommend(kind(NEWCOMER)))
+    assert trained.distribution(NEWCOMER, 9).equals(trained.distribution(kind(NEWCOMER), 9))
+    one_sentence(lambda: trained.recommend(kind(["i01", "casino"])), "'casino'", "place 2 of the history")
+    words = "'casino'", "place 1 of the history of user 1"
+    one_sentence(lambda: trained.recommend_many(odd([kind(["i01"]), kind(["casino"])])), *words)
 
 
 def test_integer_ids_are_found_as_text(trained):
@@ -347,7 +364,9 @@ def test_an_index_that_does_not_fit_is_refused(trained, trained_ours, one_senten
         (["i01", "i01", "i02"], {"k": 29, "exclude_seen": True}, ["k is 29", "only 28"]),
         (["i01"], {"k": 31, "compensate": False, "draws": 5}, ["k is 31", "30 items", "give a k"]),
         (["i01"], {"compensate": False, "draws": 0}, ["draws is 0", "at least 1"]),
-        (["i01"], {"compensate": False, "draws": 5, "width": -1.0}, ["width is -1", "above 0"]),
+        (["i01"], {"draws": 10**8 * 10**4}, ["draws is 1,000,000,000,000", "GiB", "give fewer"]),
+        ([f"i{n:02d}" for n in range(30)], {"k": 1, "exclude_seen": True}, ["all 30 items", "exclude_seen=False"]),
+        ([f"i{n:02d}" for n in range(30)], {"exclude_seen": True, "draws": 5}, ["all 30 items", "exclude_seen=False"]),
         (["i01"], {"steps": 4}, ["No compensator", "S = 4", "for 5", "compensate=False"]),
         (["i01"], {"steps": 0}, ["S is 0", "from 1 to 10"]),
         (["i01"], {"steps": -2, "compensate": False}, ["S is -2", "from 1 to 10"]),
@@ -356,3 +375,75 @@ def test_an_index_that_does_not_fit_is_refused(trained, trained_ours, one_senten
 )
 def test_bad_requests(trained, one_sentence, history, options, words):
     one_sentence(lambda: trained.recommend(history, **options), *words)
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        "i01",
+        b"i01",
+        None,
+        3,
+        {"i01", "i02"},
+        {"i01": 1},
+        pd.DataFrame({"item_id": ["i01"]}),
+        np.array("i01"),
+        iter("a"),
+    ],
+)
+def test_what_has_no_order_is_no_history(trained, one_sentence, history):
+    kind = type(history).__name__
+    for call in (trained.recommend, trained.distribution):
+        one_sentence(lambda call=call: call(history), f"The history can't be of type {kind}", "give a list of item ids")
+    one_sentence(lambda: trained.recommend_many([["i01"], history]), f"history of user 1 can't be of type {kind}")
+    one_sentence(lambda: trained.recommend_many(history), f"The histories can't be of type {kind}", "give a list")
+    one_sentence(lambda: trained.recommend_many(["i01", "i02"]), "history of user 0 can't be of type str")
+
+
+@pytest.mark.parametrize("draws", [None, 4])
+@pytest.mark.parametrize(
+    "name, wrong",
+    [
+        ("k", [3.0, "3", True, None, np.True_, float("nan")]),
+        ("steps", [5.0, "5", True]),
+        ("seed", [0.0, "0", None, True, -1]),
+        ("width", [None, "1", True, float("nan"), float("inf"), -1.0]),
+    ],
+)
+def test_each_argument_of_another_kind_is_named(trained, one_sentence, name, wrong, draws):
+    for value in wrong:
+        one_sentence(lambda value=value: trained.recommend(NEWCOMER, **{"draws": draws, name: value}), f"{name} is ")
+        if name != "k":
+            one_sentence(lambda value=value: trained.distribution(NEWCOMER, **{name: value}), f"{name} is ")
+
+
+@pytest.mark.parametrize("draws", [2.5, 3.0, "3", True, False, 0, -1])
+def test_draws_of_another_kind_are_named(trained, one_sentence, draws):
+    one_sentence(lambda: trained.recommend(NEWCOMER, draws=draws), "draws is ")
+    one_sentence(lambda: trained.distribution(NEWCOMER, draws=draws), "draws is ")
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.int8])
+def test_whole_numbers_of_numpy_are_whole_numbers(trained, kind):
+    found = trained.recommend(NEWCOMER, kind(3), kind(S), seed=kind(2), draws=kind(100), width=np.float64(0.5))
+    assert found.equals(trained.recommend(NEWCOMER, 3, S, seed=2, draws=100, width=0.5))
+    assert trained.recommend(NEWCOMER, kind(3), kind(S)).equals(trained.recommend(NEWCOMER, 3, S))
+
+
+def test_draws_that_free_memory_can_not_hold_are_refused(trained, one_sentence, monkeypatch):
+    """What is needed grows with histories, draws and sizes; the bound is met exactly."""
+    rows = pad_histories([[1], [2]], MAX_LEN)
+    for free, fits in ((2 * 50 * 32 * 48, True), (2 * 50 * 32 * 48 - 1, False)):
+        monkeypatch.setattr("psutil.virtual_memory", lambda free=free: SimpleNamespace(available=free))
+        if fits:
+            assert trained.draw(rows, 50).shape == (2, 50, 16)
+        else:
+            one_sentence(lambda: trained.draw(rows, 50), "draws is 50", "free", "give fewer")
+
+
+def test_draws_go_without_the_compensator_unless_it_is_asked_for(trained):
+    """It would remove the cloud."""
+    assert trained.recommend(NEWCOMER, draws=90).equals(trained.recommend(NEWCOMER, compensate=False, draws=90))
+    many = [trained.recommend_many([NEWCOMER], compensate=c, draws=90, width=0.5) for c in (None, False, True)]
+    assert many[0].equals(many[1]) and not many[0].equals(many[2])
+    assert trained.recommend(NEWCOMER).equals(trained.recommend(NEWCOMER, compensate=True))

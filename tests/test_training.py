@@ -22,6 +22,7 @@ from dae4rec_core.data.dataset import (
     global_time,
     held_out,
     leave_last_out,
+    prepare,
     training_examples,
     training_graph,
     validation_sample,
@@ -664,3 +665,36 @@ def test_training_on_cuda_ends_near_the_cpu(ring, tiny):
         assert all(value.isfinite().all() for value in weights(found).values())
     losses = [logs[device].frame("diffusion")["L_Diff"].iloc[-1] for device in ("cpu", "cuda")]
     assert losses[1] == pytest.approx(losses[0], rel=0.15)
+
+
+# what belongs to other data
+
+
+def test_a_split_of_other_data_is_refused(ring, tiny, ring_frame, one_sentence):
+    dataset, split = ring
+    fewer = encode(ring_frame[ring_frame["user_id"] < "u50"], name="fewer")
+    longer = encode(pd.concat([ring_frame, ring_frame]).sort_values("user_id", kind="stable"), name="longer")
+    others = [leave_last_out(fewer), leave_last_out(longer), dataclasses.replace(split, train_end=dataset.offsets[1:])]
+    others += [dataclasses.replace(split, test=split.test[-1:] + step) for step in (1, -(10**6))]
+    for other in others:
+        one_sentence(lambda other=other: fit(dataset, other, tiny, "cpu"), "not one of ring", "60 users", "give the")
+    one_sentence(lambda: fit(fewer, split, tiny, "cpu"), "not one of fewer", "50 users", "give the split")
+
+
+@pytest.mark.parametrize(
+    "z_star, words",
+    [
+        (torch.zeros(3, 3), "(3, 3)"),
+        (torch.zeros(29, 16), "(29, 16)"),
+        (torch.zeros(30, 15), "(30, 15)"),
+        (torch.zeros(480), "(480,)"),
+        (np.zeros((30, 16)), "a ndarray"),
+    ],
+)
+def test_a_z_star_of_another_shape_is_refused(ring, tiny, one_sentence, z_star, words):
+    one_sentence(lambda: fit(*ring, tiny, "cpu", z_star=z_star), "z_star is ", words, "(30, 16)", "give a tensor")
+
+
+@pytest.mark.parametrize("config", ["reference", None, {}])
+def test_prepare_wants_a_configuration(ring_csv, one_sentence, config):
+    one_sentence(lambda: prepare(ring_csv, config), f"config is {config!r}", "give a Config")

@@ -382,6 +382,8 @@ def prepare(path: str | Path, config: Config) -> tuple[Dataset, Split]:
     after the first cut can't move it. Warns where an items.csv describes no item. Raises FileNotFoundError or
     ValueError with one sentence.
     """
+    if not isinstance(config, Config):
+        raise ValueError(f"config is {config!r}; give a Config, for example PRESETS['reference'] of config.py.")
     loaded, items = load_interactions(path)
     path, data = Path(path), config.data
     name = path.name if path.is_dir() else path.name.split(".")[0]
