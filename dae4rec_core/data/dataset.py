@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dae4rec_core.config import Config
-from dae4rec_core.data.files import COLUMNS, IDS, load_interactions
+from dae4rec_core.data.files import COLUMNS, IDS, items_beside, load_interactions
 from dae4rec_core.method.graph import ItemGraph, transition_graph
 from dae4rec_core.method.model import PAD
 
@@ -52,7 +52,10 @@ class Account:
 
     repeats: left out by the rule for repeats, in the file as it stands. core: left out by the k-core, with the repeats
     that it made. unknown: see Split. users, items: how many have nothing left. single: users left with one interaction,
-    who neither teach nor test. described: items that items.csv has a row for; None where there is no such file.
+    who neither teach nor test. described: items that items.csv has a row for; None where none was read. unread: the
+    name of an items.csv beside the file that has no column item_id. copies: interactions of the file with the user,
+    item and time of an earlier one, left in unless the rule for repeats says otherwise. one_time: whether all
+    interactions of the file have the same time.
     """
 
     loaded: int
@@ -63,6 +66,9 @@ class Account:
     items: int
     single: int
     described: int | None
+    unread: str | None
+    copies: int
+    one_time: bool
 
     def __str__(self) -> str:
         """One sentence on what was left out, and others where there is more to say."""
@@ -74,6 +80,12 @@ class Account:
             text += f" Users left with a single one, which has nothing to teach or test: {self.single:,}."
         if self.described is not None:
             text += f" items.csv describes {self.described:,} of the items."
+        if self.unread:
+            text += f" {self.unread} beside the file has no column item_id, so it was not read."
+        if self.copies:
+            text += f" Interactions of the file that repeat another one's user, item and time: {self.copies:,}."
+        if self.one_time:
+            text += " All have the same timestamp, so that their order is that of the file."
         return text
 
 
@@ -397,7 +409,9 @@ def prepare(path: str | Path, config: Config) -> tuple[Dataset, Split]:
     else:
         dataset = encode(filter_interactions(loaded, data.k_core, data.repeats), items, name)
         split = leave_last_out(dataset)
-    account = _account(loaded, items, dataset, split.unknown, data.repeats)
+    beside = items_beside(path)
+    unread = beside.name if beside is not None and items is None else None
+    account = _account(loaded, items, unread, dataset, split.unknown, data.repeats)
     if account.described == 0:
         warnings.warn(
             f"The items.csv of {name} describes none of its items; compare the item_id of both.", stacklevel=2
@@ -405,7 +419,9 @@ def prepare(path: str | Path, config: Config) -> tuple[Dataset, Split]:
     return replace(dataset, account=account), split
 
 
-def _account(loaded: pd.DataFrame, items: pd.DataFrame | None, dataset: Dataset, unknown: int, rule: str) -> Account:
+def _account(
+    loaded: pd.DataFrame, items: pd.DataFrame | None, unread: str | None, dataset: Dataset, unknown: int, rule: str
+) -> Account:
     ordered = loaded.sort_values(["user_id", "timestamp"], kind="stable") if rule == "drop_consecutive" else loaded
     repeats = len(loaded) - len(_without_repeats(ordered, rule))  # the other rules need no order to be counted
     return Account(
@@ -417,4 +433,7 @@ def _account(loaded: pd.DataFrame, items: pd.DataFrame | None, dataset: Dataset,
         items=loaded["item_id"].nunique() - dataset.n_items,
         single=int((np.diff(dataset.offsets) == 1).sum()),
         described=None if items is None else int(pd.Series(dataset.item_ids).isin(items["item_id"]).sum()),
+        unread=unread,
+        copies=int(loaded.duplicated(COLUMNS).sum()),
+        one_time=len(loaded) > 1 and loaded["timestamp"].nunique() == 1,
     )

@@ -132,7 +132,9 @@ def test_what_is_left_out_adds_up(tmp_path_factory, log, by_time, described, k_c
     assert account.users == len({visit[0] for visit in log}) - dataset.n_users
     assert account.items == len({visit[1] for visit in log}) - dataset.n_items
     assert account.single == sum(len(dataset.sequence(user)) == 1 for user in range(dataset.n_users))
-    assert account.described == len(described & set(dataset.item_ids))
+    assert account.described == len(described & set(dataset.item_ids)) and account.unread is None
+    assert account.copies == len(log) - len(set(log))
+    assert account.one_time == (len(log) > 1 and len({time for *_, time in log}) == 1)
 
 
 def test_an_account_in_words(tmp_path):
@@ -146,4 +148,17 @@ def test_an_account_in_words(tmp_path):
         "Of 17 interactions were left out: 6 repeats, 0 by the k-core and 0 with items unknown in training; 0 users "
         "and 0 items went. Users left with a single one, which has nothing to teach or test: 2. items.csv describes 0 "
         "of the items."
+    )
+
+
+def test_an_account_of_rounded_times_and_copied_rows(tmp_path):
+    """As a spreadsheet leaves them: the order is the file's, and nothing is taken away."""
+    log = [(user, item) for user in "uv" for item in "baca"]
+    rows = "".join(f"{user},{item},1.6E+09\n" for user, item in log)
+    (tmp_path / "interactions.csv").write_text("user_id,item_id,timestamp\n" + rows)
+    dataset, _ = prepare(tmp_path, Config().replace(k_core=1))
+    assert dataset.item_ids[dataset.sequence(0)].tolist() == list("baca")
+    assert str(dataset.account).endswith(
+        " Interactions of the file that repeat another one's user, item and time: 2. All have the same timestamp, so "
+        "that their order is that of the file."
     )

@@ -1,7 +1,10 @@
 """Reading interactions and attributes, and every kind of bad file."""
 
+import bz2
 import datetime
 import gzip
+import io
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -168,7 +171,21 @@ def test_attributes_come_from_items_csv_and_from_extra_columns(tmp_path):
     "text, words",
     [
         ("user,item_id,timestamp\nu,a,1\n", ["no column user_id", "it has user,", "rename"]),
-        ("a;b\n1;2\n", ["no column user_id, item_id, timestamp", "rename"]),
+        ("a,b\n1,2\n", ["no column user_id, item_id, timestamp", "it has a, b)", "rename"]),
+        (
+            "a, user_id,user_id ,item_id,timestamp\n1,u,u,a,1\n",
+            ["no column user_id", "' user_id', 'user_id '", "rename"],
+        ),
+        (HEAD.replace(",", ";") + "u;a;1\n", ["line 1", "separated by semicolons", "commas"]),
+        (HEAD.replace(",", "\t") + "u\ta\t1\n", ["line 1", "separated by tabs", "commas"]),
+        ("u0,i0,1600000000\nu0,i1,1600000001\n", ["line 1", "looks like data", "field 3, '1600000000'", HEAD.strip()]),
+        ("\nu0,i0,2012-04-03 18:00\n", ["line 2", "looks like data", "field 3", "a time", "above it"]),
+        ("sep=,\n" + HEAD + "u,a,1\n", ["line 1", "'sep=,'", "remove this line"]),
+        ("sep=;\n" + HEAD.replace(",", ";") + "u;a;1\n", ["line 1", "'sep=;'", "remove this line"]),
+        ("# made by us, in May\n" + HEAD + "u,a,1\n", ["line 1", "'# made by us, in May'", "remove this line"]),
+        ("#user_id,item_id,timestamp\nu,a,1\n", ["no column user_id", "#user_id", "rename"]),
+        ('{"user_id":"u","item_id":"a","timestamp":1}\n', ["holds JSON", "give CSV"]),
+        ('[\n {"user_id": "u", "item_id": "a", "timestamp": 1}]\n', ["holds JSON", "give CSV"]),
         ("", ["is empty", "header"]),
         (HEAD, ["no rows", "add interactions"]),
         (HEAD + "u,a,2012-01-01\nu,b,yesterday\n", ["line 3", "'yesterday'", "use Unix seconds"]),
@@ -205,6 +222,92 @@ def test_bad_files(tmp_path, one_sentence, text, words):
     (tmp_path / "bad.csv").write_text(text)
     path = tmp_path / "bad.csv"
     one_sentence(lambda: load_interactions(path), str(path), *words)
+
+
+def archive(**members: str) -> bytes:
+    """A ZIP archive; a double underscore stands for a dot in a member's name."""
+    with zipfile.ZipFile(memory := io.BytesIO(), "w") as file:
+        for name, text in members.items():
+            file.writestr(name.replace("__", "."), text)
+    return memory.getvalue()
+
+
+def workbook() -> bytes:
+    pd.DataFrame({"user_id": ["u"], "item_id": ["a"], "timestamp": [1]}).to_excel(memory := io.BytesIO(), index=False)
+    return memory.getvalue()
+
+
+ACCENTS = HEAD + "u,Café,1\n"
+
+
+@pytest.mark.parametrize("name", ["a.csv", "as it came"])
+@pytest.mark.parametrize(
+    "own, content, words",
+    [
+        ("a.xlsx", workbook(), ["workbook of Excel", "save it as CSV"]),
+        ("a.xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504), ["workbook of Excel", "save it as CSV"]),
+        ("a.ods", archive(mimetype="application/vnd.oasis"), ["workbook of Excel", "save it as CSV"]),
+        ("a.zip", archive(a__csv=ACCENTS), ["is compressed", "unpack it"]),
+        ("a.csv.bz2", bz2.compress(ACCENTS.encode()), ["is compressed", "unpack it"]),
+        ("a.csv.gzip", gzip.compress(ACCENTS.encode()), ["is compressed", "unpack it", "name it .csv.gz"]),
+        ("a.txt", ACCENTS.encode("latin-1"), ["not UTF-8", "save it as UTF-8"]),
+        ("b.csv", ACCENTS.encode("utf-16"), ["not UTF-8", "save it as UTF-8"]),
+        ("a.TXT", ACCENTS.encode("utf-16-le"), ["not UTF-8", "save it as UTF-8"]),
+    ],
+)
+def test_files_of_another_kind(tmp_path, one_sentence, own, content, words, name):
+    path = tmp_path / (own if name == "as it came" else name)
+    path.write_bytes(content)
+    one_sentence(lambda: load_interactions(path), str(path), *words)
+
+
+@pytest.mark.parametrize("name", ["up.CSV", "up.CSV.GZ", "up.Csv.gZ", "up.PARQUET"])
+def test_suffixes_in_capitals(tmp_path, ring_frame, name):
+    if name.endswith("PARQUET"):
+        ring_frame.to_parquet(tmp_path / name)
+    else:
+        text = ring_frame.to_csv(index=False).encode()
+        (tmp_path / name).write_bytes(gzip.compress(text) if name.lower().endswith("gz") else text)
+    ring_frame.to_csv(tmp_path / "low.csv", index=False)
+    frames = [load_interactions(tmp_path / which)[0] for which in (name, "low.csv")]
+    pd.testing.assert_frame_equal(*frames, check_dtype=False)
+
+
+def test_blanks_around_the_names_of_columns(tmp_path):
+    """They go, but where two names would be one; ids keep theirs."""
+    (tmp_path / "interactions.csv").write_text(" user_id, item_id ,\ttimestamp, shop\n007, a,1,x\n")
+    (tmp_path / "items.csv").write_text("item_id, name\n a,Airport\n")
+    frame, items = load_interactions(tmp_path)
+    assert frame.to_dict("list") == {"user_id": ["007"], "item_id": [" a"], "timestamp": [1], "shop": ["x"]}
+    assert items is not None and items.to_dict("list") == {"item_id": [" a"], "name": ["Airport"]}
+    (tmp_path / "interactions.csv").write_text("user_id,item_id,timestamp, user_id\nu,a,1,x\n")
+    assert load_interactions(tmp_path)[0].columns.tolist() == ["user_id", "item_id", "timestamp", " user_id"]
+
+
+@pytest.mark.parametrize(
+    "content, refused",
+    [
+        (b"sku,price\nx,1,2\n", None),  # whatever is wrong with what is no part of the data
+        (b"", None),
+        (workbook(), None),
+        (b"old_item_id,price\nx,1\n", None),
+        (b"\xef\xbb\xbfitem_id,name\na,Airport,x\n", "line 2"),
+        (b"item_id;name\na;Airport\n", "semicolons"),
+        ("name,item_id\nCafé,a\n".encode("latin-1"), "UTF-8"),
+        ("item_id,name\na,Café\n".encode("utf-16"), "UTF-8"),
+    ],
+)
+def test_items_of_another_kind_beside_a_file(tmp_path, ring_frame, one_sentence, content, refused):
+    """Not read, and said, where they have no item_id; in a folder that was named they are part of the data."""
+    ring_frame.to_csv(tmp_path / "interactions.csv", index=False)
+    (tmp_path / "items.csv").write_bytes(content)
+    one_sentence(lambda: load_interactions(tmp_path), "items.csv")
+    if refused:
+        one_sentence(lambda: load_interactions(tmp_path / "interactions.csv"), "items.csv", refused)
+        return
+    account = prepare(tmp_path / "interactions.csv", Config().replace(k_core=2))[0].account
+    assert account.described is None and account.unread == "items.csv"
+    assert "items.csv beside the file has no column item_id, so it was not read." in str(account)
 
 
 @pytest.mark.parametrize(
