@@ -253,7 +253,7 @@ def recommend_command(options: argparse.Namespace) -> None:
         dataset, _ = prepare(options.data, recommender.model.config)
         check_catalogue(recommender, dataset, options)
         history = dataset.item_ids[dataset.sequence(dataset.user_index(options.user))].tolist()
-    compensate = not options.no_compensator and options.draws is None  # a compensator leaves nothing to draw from
+    compensate = False if options.no_compensator else None
     found = recommender.recommend(history, options.k, options.S, compensate, seed=options.seed, draws=options.draws)
     found["item_id"] = found["item_id"].map(printable)
     print(found.to_string(index=False, float_format="%.3f"))

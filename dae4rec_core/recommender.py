@@ -104,7 +104,8 @@ class Recommender:
             trained = ", ".join(map(str, sorted(self.compensators))) or "no S"
             raise ValueError(
                 f"No compensator was trained for S = {steps} (there is one for {trained}); "
-                "choose such an S, or go without (compensate=False, --no-compensator)."
+                "choose such an S, train one with train_compensator, or go without: compensate=False, in a command "
+                "--no-compensator."
             )
         if isinstance(compensator, SharedCompensator):
             return compensator.eval()(compensator.start(model, h), h)
