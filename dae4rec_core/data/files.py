@@ -52,9 +52,9 @@ def load_interactions(path: str | Path) -> tuple[pd.DataFrame, pd.DataFrame | No
     if frame.empty:
         raise ValueError(f"{path} has a header but no rows; add interactions.")
     frame["timestamp"] = unix_seconds(frame["timestamp"], path)
-    wanted = beside is not None and (folder or _may_have_item_id(beside))
-    items = _read_table(beside, ["item_id"]).reset_index(drop=True) if wanted else None
-    return frame.reset_index(drop=True), items
+    if beside is None or not (folder or _may_have_item_id(beside)):
+        return frame.reset_index(drop=True), None
+    return frame.reset_index(drop=True), _read_table(beside, ["item_id"]).reset_index(drop=True)
 
 
 def items_beside(path: Path) -> Path | None:
@@ -150,14 +150,8 @@ def _lines_of_rows(path: Path, needed: list[str]) -> tuple[array, dict[str, str]
                 if "\0" in "".join(row):
                     raise ValueError(f"{path}, line {line}: it holds a NUL character; remove it.")
                 if header is None:
-                    header = row or None  # blank lines are skipped
-                    names = {name: name.strip() for name in row}
-                    if len(set(names.values())) < len(names):
-                        names = {name: name for name in row}  # without their blanks two would be one
-                    if header and set(needed).isdisjoint(names.values()):
-                        _check_header(row, f"{path}, line {line}", needed)
-                    if header:
-                        _check_names([names[name] for name in row], path, needed)
+                    if row:  # blank lines are skipped
+                        header, names = row, _column_names(row, line, path, needed)
                 elif len(row) == len(header):
                     lines.append(line)
                 elif row:
@@ -170,6 +164,20 @@ def _lines_of_rows(path: Path, needed: list[str]) -> tuple[array, dict[str, str]
     if header is None:
         raise ValueError(f"{path} is empty; it needs a header {','.join(COLUMNS)} and rows below it.")
     return lines, names
+
+
+def _column_names(header: list[str], line: int, path: Path, needed: list[str]) -> dict[str, str]:
+    """The name of each column by what the header holds: without blanks around it, unless that would make two alike.
+
+    Raises ValueError when a name needed is missing or stands there twice.
+    """
+    names = {written: written.strip() for written in header}
+    if len(set(names.values())) < len(names):
+        names = {written: written for written in header}
+    if set(needed).isdisjoint(names.values()):
+        _check_header(header, f"{path}, line {line}", needed)
+    _check_names([names[written] for written in header], path, needed)
+    return names
 
 
 def _check_header(row: list[str], place: str, needed: list[str]) -> None:
