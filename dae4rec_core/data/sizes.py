@@ -19,20 +19,20 @@ def check_size(path: Path) -> None:
     path: CSV, CSV.GZ, Parquet or Excel. Text is run through once, which takes a tenth of the time that reading does. A
     damaged file is left to the reader, who says what is wrong.
     """
-    free = psutil.virtual_memory().available
+    free, ending = psutil.virtual_memory().available, path.suffix.lower()
     try:
-        if path.suffix == ".parquet":
+        if ending == ".parquet":
             rows, columns = _parquet_shape(path)
             check_expansion(path, 8 * rows * columns)
             _check_memory(path, rows, 8 * rows * columns, free)
-        elif path.suffix == ".xlsx":
+        elif ending == ".xlsx":
             with zipfile.ZipFile(path) as book:
                 size = sum(info.file_size for info in book.infolist())
             check_expansion(path, size)
             _check_memory(path, 0, size, free)
         else:
             size = rows = 0
-            with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            with gzip.open(path) if ending == ".gz" else path.open("rb") as stream:
                 while block := stream.read(2**20):
                     size, rows = size + len(block), rows + block.count(b"\n")
                     check_expansion(path, size)

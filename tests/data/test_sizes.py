@@ -29,9 +29,9 @@ def unread(monkeypatch):
 
 def bomb(path):
     """A file under 1% of what it holds."""
-    if path.suffix == ".gz":
+    if path.suffix.lower() == ".gz":
         path.write_bytes(gzip.compress(b"user_id,item_id,timestamp\n" + MANY))
-    elif path.suffix == ".parquet":
+    elif path.suffix.lower() == ".parquet":
         pd.DataFrame({"user_id": "u", "item_id": "a", "timestamp": [1] * (ROOM // 10)}).to_parquet(path)
     else:
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
@@ -41,10 +41,11 @@ def bomb(path):
     return path
 
 
-@pytest.mark.parametrize("name", ["interactions.csv.gz", "interactions.parquet"])
+@pytest.mark.parametrize("name", ["interactions.csv.gz", "interactions.parquet", "a.CSV.GZ", "a.PARQUET"])
 def test_a_bomb_is_no_data(tmp_path, unread, one_sentence, name):
     one_sentence(lambda: load_interactions(bomb(tmp_path / name)), name, "100 times its own size")
-    one_sentence(lambda: load_interactions(tmp_path), name, "100 times its own size")
+    if name.islower():  # in a folder the names are looked for as they are written
+        one_sentence(lambda: load_interactions(tmp_path), name, "100 times its own size")
 
 
 def test_a_bomb_beside_the_data(tmp_path, ring_csv, one_sentence):
