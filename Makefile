@@ -9,12 +9,13 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root) # containers often run 
 export GOMP_SPINCOUNT ?= 1000
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help lab check check-code check-method check-use test fuzz run artifacts notebooks town benchmark peers results site demo test-browser
+.PHONY: help lab check check-code check-method check-use test fuzz mutants run artifacts notebooks town benchmark peers results site demo test-browser
 help:
 	@echo "make lab        install into .venv and open JupyterLab on the first notebook"
 	@echo "make check      ruff, mypy and the quick unit tests, in under a minute"
 	@echo "make test       install into .venv and run unit tests and strict nbval over every notebook"
 	@echo "make fuzz       damage data and checkpoints at random for an hour and more, and count what becomes of them (SECONDS=60: a minute for each test)"
+	@echo "make mutants    change the code in 300 small ways, one at a time, and count what the tests notice (N, SEED, FILES)"
 	@echo "make run        train from nothing to a results table; DATA=path for your own data, ARGS='--epochs 5' for options"
 	@echo "make artifacts  make the checkpoint and sweeps that the notebooks load (DATA=path for your own)"
 	@echo "make notebooks  re-execute the notebooks in place"
@@ -60,6 +61,17 @@ SECONDS ?= 900
 fuzz: .venv/installed
 	FUZZ_SECONDS=$(SECONDS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o addopts="" -q -rP tests/test_fuzz.py
 	PYTHONPATH=. $(BIN)/python tests/fuzz_checkpoint.py --seconds $(SECONDS)
+
+# the answers stay in mutants/, so that a run which was stopped goes on; remove the folder to begin anew
+N ?= 300
+SEED ?= 0
+FILES ?=
+mutants: .venv/mutants
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py $(N) $(SEED) $(FILES)
+
+.venv/mutants: .venv/installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[mutants]" -c constraints.txt
+	@touch $@
 
 run: .venv/installed
 	$(BIN)/python -m dae4rec_core run --data $(DATA) $(ARGS)

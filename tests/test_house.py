@@ -245,3 +245,16 @@ def test_a_missing_encoding_would_be_seen():
     bad = ["open(p)", 'open(p, "w")', "p.open()", "p.read_text()", 'Path("a").write_text(x)', 'p.open("a")']
     assert [without_encoding(f"import gzip\nfrom results import tables\n{line}") for line in good] == [[]] * len(good)
     assert [without_encoding(f"import gzip\nfrom results import tables\n{line}") for line in bad] == [[3]] * len(bad)
+
+
+# ---- tests/mutants.md ------------------------------------------------------------------------------
+
+
+def test_the_mutants_that_are_explained_change_lines_that_there_are():
+    """An explanation of a line that was rewritten would explain nothing."""
+    explained = (ROOT / "tests" / "mutants.md").read_text(encoding="utf-8")
+    changes = re.findall(r"```diff\n@@ (\S+) \S+ @@\n((?:[-+] .*\n)+)```\n", explained)
+    assert len(changes) == explained.count("```diff") > 20
+    for path, lines in changes:
+        today = {line.strip() for line in (ROOT / path).read_text(encoding="utf-8").splitlines()}
+        assert [line for line in lines.splitlines() if line.startswith("- ") and line[2:] not in today] == [], path

@@ -382,6 +382,14 @@ def test_the_compensator_is_judged_on_other_noise_than_it_learns_from(ring, tiny
     assert not torch.isclose(learning, judging).all(1).any()
 
 
+@pytest.mark.parametrize("inputs", [training.own_answers, lambda *of: sample_e_tau1(*of, 5, stream(0, "judging"))])
+def test_what_a_compensator_starts_from_is_made_without_dropout(ring, tiny, inputs):
+    """Also by a model that was left in training mode."""
+    model, examples = make_model(ring[0].n_items, tiny.replace(dropout=0.5)), validation_sample(*ring, tiny)
+    one, other = inputs(model.train(), examples), inputs(model.eval(), examples)
+    assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
+
+
 def test_a_large_training_set_is_thinned(ring, tiny, trained, monkeypatch):
     """Not one that is just large enough."""
     sampled, train, validation = [], training_examples(*ring, tiny), validation_sample(*ring, tiny)
