@@ -87,7 +87,8 @@ def fit(
         )
     check_split(dataset, split)
     wanted = (dataset.n_items, config.model.dim)
-    if z_star is not None and not (isinstance(z_star, Tensor) and tuple(z_star.shape) == wanted):
+    # the last two dimensions: an experiment of one's own may have a table for each side of an edge
+    if z_star is not None and not (isinstance(z_star, Tensor) and tuple(z_star.shape[-2:]) == wanted):
         what = f"of shape {tuple(z_star.shape)}" if isinstance(z_star, Tensor) else f"a {type(z_star).__name__}"
         raise ValueError(f"z_star is {what}; give a tensor of (items, d) = {wanted}, or None to have it pretrained.")
     check_memory(dataset, split, config)
