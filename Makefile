@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '$(NEW_ENOUGH)' 2>/dev/
 .PHONY: help lab check check-code check-method check-use test fuzz mutants run artifacts notebooks town benchmark peers results site demo test-browser
 help:
 	@echo "make lab        install into .venv and open JupyterLab on the first notebook"
-	@echo "make check      ruff, mypy and the quick unit tests, in under a minute"
+	@echo "make check      ruff, mypy and the quick unit tests, in a minute and a half"
 	@echo "make test       install into .venv and run unit tests and strict nbval over every notebook"
 	@echo "make fuzz       damage data and checkpoints at random for an hour and more, and count what becomes of them (SECONDS=60: a minute for each test)"
 	@echo "make mutants    change the code in 300 small ways, one at a time, and count what the tests notice (N, SEED, FILES)"
