@@ -5,7 +5,7 @@ function mend() {
   // a hidden cell's own words name its switch better than the label that covers them
   for (const summary of document.querySelectorAll("summary[aria-label]")) summary.removeAttribute("aria-label");
   // what scrolls can be reached by keyboard
-  for (const box of document.querySelectorAll("pre, .cell_output, .output, .table-wrapper, .widget-html-content > div")) {
+  for (const box of document.querySelectorAll("pre, .math-wrapper, .cell_output, .output, .table-wrapper, .widget-html-content > div")) {
     if (box.scrollWidth > box.clientWidth + 1 || box.scrollHeight > box.clientHeight + 1) box.tabIndex = 0;
   }
   // a slider has the name of the list in its row
