@@ -41,7 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
     if own_rank() > 0:  # torchrun starts one of these for each process; the first one tells the results
         sys.stdout = open(os.devnull, "w", encoding="utf-8")
     warnings.formatwarning = lambda message, *_, **__: f"dae4rec: {message}\n"  # a sentence, without our source line
-    return end_well("dae4rec", lambda: options.command(options), goes_on=options.command is fit_command)
+    return end_well(
+        "dae4rec", lambda: options.command(options), goes_on=options.command in (fit_command, artifacts_command)
+    )
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -15,17 +15,18 @@
     overview.png       the series in three pictures, for the README (drawn by `views.plots`)
 """
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from dae4rec_core import checkpoint
 from dae4rec_core.config import PRESETS, Config
-from dae4rec_core.data.dataset import Dataset, Split, held_out, prepare
+from dae4rec_core.data.dataset import Dataset, Split, held_out, prepare, training_examples
 from dae4rec_core.events import Callback
 from dae4rec_core.experiments.compensators import compensator_rows
 from dae4rec_core.experiments.evaluation import (
@@ -38,8 +39,9 @@ from dae4rec_core.experiments.evaluation import (
     train_compensators,
 )
 from dae4rec_core.experiments.solvers import reference_rows, solver_rows
-from dae4rec_core.outputs import reserved
+from dae4rec_core.outputs import replacing, reserved
 from dae4rec_core.recommender import Recommender
+from dae4rec_core.state import checksum, tensors_in
 from dae4rec_core.training import fit
 
 ARTIFACTS = Path("data/artifacts")
@@ -63,23 +65,24 @@ def make_artifacts(
     """Write all artifacts of one data set but the picture under out/<name>; about 30 minutes on one core for the town.
 
     They are made in a folder inside it and put in place together at the end, so that artifacts never mix two runs.
-    Returns the folder. `config` is for tests with tiny settings.
+    Stopped or killed, the next call for the same data and settings goes on behind the last model that was trained and
+    measured. Returns the folder. `config` is for tests with tiny settings.
     """
     config = config or Config()
     dataset, split = prepare(data, config)
     folder = Path(out) / dataset.name
-    unfinished = folder / UNFINISHED
+    unfinished, made = folder / UNFINISHED, folder / UNFINISHED / "made"
+    whose = checksum(config.flat(), *tensors_in(training_examples(dataset, split, config)))
     with reserved(folder):
-        shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was stopped
-        unfinished.mkdir()
-        try:
-            _make(data, dataset, split, config, unfinished, device, callbacks)
-            for file in sorted(path for path in unfinished.rglob("*") if path.is_file()):
-                place = folder / file.relative_to(unfinished)
-                place.parent.mkdir(exist_ok=True)
-                file.replace(place)
-        finally:
-            shutil.rmtree(unfinished)
+        if [path.name for path in unfinished.glob("*.whose")] != [f"{whose:08x}.whose"]:
+            shutil.rmtree(unfinished, ignore_errors=True)  # of other data or settings
+            made.mkdir(parents=True)
+            (unfinished / f"{whose:08x}.whose").touch()
+        _make(data, dataset, split, config, unfinished, made, device, callbacks)
+        for file in sorted(path for path in made.rglob("*") if path.is_file()):
+            with replacing(folder / file.relative_to(made)) as new:
+                shutil.copyfile(file, new)
+        shutil.rmtree(unfinished)
     return folder
 
 
@@ -88,41 +91,57 @@ def _make(
     dataset: Dataset,
     split: Split,
     config: Config,
-    folder: Path,
+    unfinished: Path,
+    made: Path,
     device: str | torch.device,
     callbacks: Sequence[Callback],
 ) -> None:
-    """Write all of them to `folder`."""
+    """Write all of them to `made`; `unfinished` keeps what a later call needs to go on."""
     default, steps = config.diffusion.delta, sampling_steps(config.diffusion.timesteps)
     settings = [(delta, seed) for seed in SEEDS for delta in (DELTAS if seed == SEEDS[0] else (0.0, default))]
-    baseline = [*baseline_rows(dataset, split, config), *ceiling_rows(data, dataset, split, config)]
-    steps_rows, delta_rows, curves, embeddings = list(baseline), list(baseline), [], {}
-    compensated: list[dict] = []
-    solvers = list(reference_rows(data, dataset, split, config))
-    runs = delta_runs(dataset, split, config, settings, device, callbacks)
-    for (delta, seed), (recommender, log) in zip(settings, runs, strict=True):
-        curves.append(log.frame("diffusion").rename_axis("epoch").reset_index().assign(delta=delta, seed=seed))
-        delta_rows += model_rows(recommender, dataset, split, [config.sampling_steps])
-        tidy(delta_rows, dataset.name).to_csv(folder / "deltas.csv", index=False, float_format="%.6g")
+    rows_of = {one: unfinished / f"{one[0]:g}-{one[1]}.json" for one in settings}  # a model that has one is done
+    todo = [one for one in settings if not rows_of[one].exists()]
+    runs = delta_runs(dataset, split, config, todo, device, callbacks, unfinished)
+    for (delta, seed), (recommender, log) in zip(todo, runs, strict=True):
+        curve = log.frame("diffusion").rename_axis("epoch").reset_index().assign(delta=delta, seed=seed)
+        rows = {"curves": curve.to_dict("records")}
+        rows["deltas"] = list(model_rows(recommender, dataset, split, [config.sampling_steps]))
         if seed == SEEDS[0]:
-            embeddings[f"{delta:g}"] = recommender.model.embedding.weight.detach().cpu().half()
             model = Recommender(recommender.model, recommender.item_ids)
-            checkpoint.export(model, folder / "deltas" / f"{delta:g}.safetensors", eight_bits=True)
+            checkpoint.export(model, made / "deltas" / f"{delta:g}.safetensors", eight_bits=True)
+            with replacing(unfinished / f"{delta:g}.safetensors") as new:
+                save_file({"E": model.model.embedding.weight.detach().cpu().half()}, new)
         if delta == default:
             train_compensators(recommender, dataset, split, steps, callbacks)
-            steps_rows += model_rows(recommender, dataset, split, steps, markov=True)
-            tidy(steps_rows, dataset.name).to_csv(folder / "steps.csv", index=False, float_format="%.6g")
-            compensated += compensator_rows(recommender, dataset, split, steps)
-            tidy(compensated, dataset.name).to_csv(folder / "compensators.csv", index=False, float_format="%.6g")
+            rows["steps"] = list(model_rows(recommender, dataset, split, steps, markov=True))
+            rows["compensators"] = list(compensator_rows(recommender, dataset, split, steps))
             few_steps = [s for s in steps if s <= 20 or s == config.diffusion.timesteps]
-            solvers += solver_rows(recommender, data, dataset, split, few_steps)
-            tidy(solvers, dataset.name).to_csv(folder / "solvers.csv", index=False, float_format="%.6g")
+            rows["solvers"] = list(solver_rows(recommender, data, dataset, split, few_steps))
             if seed == SEEDS[0]:
-                checkpoint.save(recommender, folder / "checkpoint", half=True, data=dataset.name)
-    pd.concat(curves).to_csv(folder / "curves.csv", index=False, float_format="%.6g")
-    save_file(embeddings, folder / "embeddings.safetensors")
-    write_posterior(dataset, split, config, folder, device, callbacks)
-    write_times(dataset, split, folder)
+                checkpoint.save(recommender, made / "checkpoint", half=True, data=dataset.name)
+        with replacing(rows_of[delta, seed]) as new:
+            new.write_text(json.dumps(rows), encoding="utf-8")
+    write_tables(data, dataset, split, config, [json.loads(rows_of[one].read_text("utf-8")) for one in settings], made)
+    embeddings = {f"{delta:g}": load_file(unfinished / f"{delta:g}.safetensors")["E"] for delta in DELTAS}
+    with replacing(made / "embeddings.safetensors") as new:
+        save_file(embeddings, new)
+    write_posterior(dataset, split, config, made, device, callbacks, unfinished / "posterior")
+    write_times(dataset, split, made)
+
+
+def write_tables(
+    data: str | Path, dataset: Dataset, split: Split, config: Config, found: Sequence[dict[str, list]], folder: Path
+) -> None:
+    """The rows of all models, table by table, behind those of what is not trained."""
+    baseline = [*baseline_rows(dataset, split, config), *ceiling_rows(data, dataset, split, config)]
+    tables = {"deltas": list(baseline), "steps": list(baseline), "compensators": [], "curves": []}
+    tables["solvers"] = list(reference_rows(data, dataset, split, config))
+    for rows in found:
+        for name in rows:
+            tables[name] += rows[name]
+    for name, every in tables.items():
+        table = pd.DataFrame(every) if name == "curves" else tidy(every, dataset.name)
+        table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
 
 
 def write_posterior(
@@ -132,11 +151,12 @@ def write_posterior(
     folder: Path,
     device: str | torch.device = "auto",
     callbacks: Sequence[Callback] = (),
+    state: Path | None = None,
 ) -> None:
     """Train the preset posterior, in all that it leaves open as `config` is, and save it with half precision."""
     theirs, defaults = PRESETS["posterior"].to_dict(), Config().to_dict()
     changes = {name: value for part in theirs for name, value in theirs[part].items() if value != defaults[part][name]}
-    recommender = fit(dataset, split, config.replace(**changes), device, callbacks)
+    recommender = fit(dataset, split, config.replace(**changes), device, callbacks, state)
     checkpoint.save(recommender, folder / "posterior", half=True, data=dataset.name)
 
 

@@ -154,10 +154,12 @@ def delta_runs(
     settings: Iterable[tuple[float, int]],
     device: str | torch.device = "auto",
     callbacks: Sequence[Callback] = (),
+    folder: str | Path | None = None,
 ) -> Iterator[tuple[Recommender, History]]:
     """A fit for every (delta, seed), with its log; Z* is pretrained once for each seed that needs it.
 
-    Raises ValueError for an impossible delta or seed before the first fit.
+    folder: where each Z* is kept for a later call. Raises ValueError for an impossible delta or seed before the first
+    fit.
     """
     z_stars: dict[int, torch.Tensor] = {}
     configs = [config.replace(delta=delta, seed=seed) for delta, seed in settings]
@@ -165,7 +167,7 @@ def delta_runs(
     for one in configs:
         delta, seed, log = one.diffusion.delta, one.train.seed, History()
         if delta > 0 and config.diffusion.aime_target == "gae" and seed not in z_stars:
-            z_stars[seed] = pretrained(graph, one, place, callbacks)
+            z_stars[seed] = pretrained(graph, one, place, callbacks, folder)
         yield fit(dataset, split, one, place, [log, *callbacks], z_star=z_stars.get(seed)), log
 
 

@@ -219,5 +219,34 @@ def test_artifacts_hold_what_the_notebooks_load(ring_csv, tmp_path, tiny):
     assert set(pd.read_csv(folder / "curves.csv")) >= {"epoch", "delta", "seed", "norm of E", "HR@10"}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [("gae", 1), ("diffusion", 3), ("compensator", 9), ("diffusion", 21)])
+def test_stopped_anywhere_artifacts_go_on_to_the_same_bytes(ring_csv, tmp_path, tiny, stop):
+    config = tiny.replace(compensator_epochs=1, delta=1.0)
+
+    def files(folder):
+        found = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+        return {str(name): path.read_bytes() for name, path in found.items() if name.name != "times.csv"}
+
+    def stopping(event):
+        heard.append(event.stage)
+        if (event.stage, heard.count(event.stage)) == stop:
+            raise KeyboardInterrupt
+
+    whole, heard = History(), []
+    wanted = files(make_artifacts(ring_csv, tmp_path / "whole", "cpu", [whole], config))
+    make_artifacts(ring_csv, tmp_path / "parts", "cpu", config=config.replace(lr=1e-3))  # something older is there
+    before = files(tmp_path / "parts" / "ring")
+    with pytest.raises(KeyboardInterrupt):
+        make_artifacts(ring_csv, tmp_path / "parts", "cpu", [stopping], config)
+    kept = {name: data for name, data in files(tmp_path / "parts" / "ring").items() if ".unfinished" not in name}
+    assert kept == before
+    rest = History()
+    assert files(make_artifacts(ring_csv, tmp_path / "parts", "cpu", [rest], config)) == wanted != before
+    epochs = config.train.epochs
+    done = max(0, heard.count("diffusion") - 1) // epochs * epochs  # of models that were trained, and perhaps measured
+    assert len(rest.frame("diffusion")) <= len(whole.frame("diffusion")) - done + epochs
+
+
 def test_missing_artifacts_say_how_to_make_them(tmp_path, one_sentence):
     one_sentence(lambda: artifacts_of("mine", tmp_path), "'mine'", "make artifacts")
