@@ -84,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--checkpoint", required=True, help="folder written by fit or run")
     sub.add_argument("--history", nargs="+", help="item ids, oldest first; the user need not be known")
-    sub.add_argument("--user", help="a user of --data, instead of --history")
+    sub.add_argument("--user", help="a user of --data, instead of --history; after = if it begins with -")
     sub.add_argument("-k", type=int, default=10, help="how many items (default: 10)")
     sub.add_argument("-S", type=int, default=None, help="sampling steps (default: as trained)")
     sub.add_argument("--no-compensator", action="store_true", help="end with the denoiser instead")

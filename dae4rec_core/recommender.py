@@ -327,7 +327,8 @@ class Recommender:
         histories = [listed(name(user), history, "item ids, oldest first") for user, history in enumerate(histories)]
         lengths = np.array([len(history) for history in histories])
         ends = np.concatenate([[0], lengths.cumsum()])
-        items = self._catalogue.get_indexer(pd.Index([str(item) for history in histories for item in history]))
+        asked = pd.Index([str(item) for history in histories for item in history], dtype=object)  # lone surrogates too
+        items = self._catalogue.get_indexer(asked)
 
         if lengths.min() == 0:
             raise ValueError(f"The {name(lengths.argmin())} is empty; give at least one item id.")

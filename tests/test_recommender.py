@@ -298,6 +298,10 @@ def odd(values):
     return pd.Series(values, index=range(5, 5 + len(values)))
 
 
+def test_bytes_that_are_no_text_are_an_unknown_item(trained, one_sentence):
+    one_sentence(lambda: trained.recommend(["i01", "\udcf0"]), "place 2 of the history")  # as the C locale gives them
+
+
 SEQUENCES = [tuple, np.array, pd.Index, odd, lambda values: pd.array(values, dtype="string")]
 
 

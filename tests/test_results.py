@@ -57,6 +57,7 @@ def test_large_sets_get_fewer_epochs():
     assert grid.epochs_for(10 * grid.EXAMPLES) == 3
 
 
+@pytest.mark.slow
 def test_a_tiny_row_comes_out_again(tmp_path, monkeypatch):
     """Trains DAE4Rec for one epoch on the bundled town, as `make results` did, and compares with runs.csv."""
     monkeypatch.setattr(grid, "CACHE", tmp_path)

@@ -121,7 +121,9 @@ def _make(
                 checkpoint.save(recommender, made / "checkpoint", half=True, data=dataset.name)
         with replacing(rows_of[delta, seed]) as new:
             new.write_text(json.dumps(rows), encoding="utf-8")
-    write_tables(data, dataset, split, config, [json.loads(rows_of[one].read_text("utf-8")) for one in settings], made)
+    write_tables(
+        data, dataset, split, config, [json.loads(rows_of[one].read_text(encoding="utf-8")) for one in settings], made
+    )
     embeddings = {f"{delta:g}": load_file(unfinished / f"{delta:g}.safetensors")["E"] for delta in DELTAS}
     with replacing(made / "embeddings.safetensors") as new:
         save_file(embeddings, new)
