@@ -9,7 +9,8 @@ pick. Test answers are never read here.
 The first trial of a method has the values of its preset, or those that a search of rules 1 had found for a peer; the
 others are drawn at random from its space, by optuna. Seconds are of the processor, so that other work on the machine
 changes nothing. They include the pretraining, where a method has one: the preset's 4,000 steps of it would take all of
-the first minute and more, so its length is searched too, and the first trial has the shortest. After an epoch our
+the first minute and more, so its length is searched too and grows as the seconds do, threefold and ninefold; the first
+trial has the shortest in the first minute and the preset's own after it. After an epoch our
 models are ranked by their one-step answer f(x_T, T, h), as in every training; so of DreamRec's recipe the chain itself
 is not searched.
 """
@@ -105,15 +106,25 @@ def candidates(name: str) -> list[dict[str, Any]]:
     return [settings | method.changes for settings in ({key: first[key] for key in method.space}, *drawn)]
 
 
+def in_rung(name: str, trial: int, settings: dict[str, Any], seconds: int) -> dict[str, Any]:
+    """A trial's settings where it has so many seconds: its pretraining grows with them."""
+    first = RUNGS[0][1]
+    if "gae_steps" not in settings or seconds == first:
+        return settings
+    steps = PRESETS[METHODS[name].preset].gae.steps if trial == 0 else settings["gae_steps"] * seconds // first
+    return settings | {"gae_steps": steps}
+
+
 def search(name: str, folder: Path) -> None:
     """Run what is missing of a method's search. folder: where the real data sets are."""
     TABLES.mkdir(exist_ok=True)
     every = candidates(name)
 
     def measure(trial: int, seconds: int, data: str, which: str) -> list[list[dict]]:
-        found = judge(grid.Unit("search", data, which, name, 0, METHODS[name].preset, every[trial]), seconds, folder)
+        settings = in_rung(name, trial, every[trial], seconds)
+        found = judge(grid.Unit("search", data, which, name, 0, METHODS[name].preset, settings), seconds, folder)
         print(f"{name}, trial {trial}, {data}, {seconds} s: NDCG@10 {found['NDCG@10']:.4f}", flush=True)
-        return [[found | {"settings": json.dumps(every[trial])}]]
+        return [[found | {"settings": json.dumps(settings)}]]
 
     chosen = list(range(TRIALS))
     for keep, seconds in RUNGS:

@@ -492,6 +492,15 @@ def test_a_search_asks_for_as_many_possible_trials_of_every_method(name, ring):
         assert found[0] == PEER_SETTINGS[name]
 
 
+def test_the_pretraining_grows_with_the_seconds():
+    first, second, third = (seconds for _, seconds in search.RUNGS)
+    settings = {"gae_steps": 100, "dim": 64}
+    lengths = [search.in_rung("DAE4Rec", 5, settings, seconds)["gae_steps"] for seconds in (first, second, third)]
+    assert lengths == [100, 100 * second / first, 100 * third / first]
+    assert search.in_rung("DAE4Rec", 0, settings, second) == {"gae_steps": Config().gae.steps, "dim": 64}
+    assert search.in_rung("SASRec", 0, {"dim": 64}, second) == {"dim": 64}
+
+
 def test_a_search_halves_by_both_sets_and_goes_on(elsewhere, monkeypatch):
     """Values grow with the trial on one set and fall on the other: the geometric mean decides, by hand."""
     monkeypatch.setattr(search, "TABLES", elsewhere / "search")
