@@ -177,9 +177,13 @@ def plain_table(data: bytes, needed: list[str]) -> dict[str, list[str]] | None:
         rows = plain_rows(data)
     except UnicodeDecodeError:
         return None
-    if not rows or b"\0" in data or not set(needed) <= set(rows[0]):
+    if not rows or b"\0" in data:
         return None
     header, *rows = rows
+    if len({name.strip() for name in header}) == len(set(header)):  # blanks around a name don't count
+        header = [name.strip() for name in header]
+    if not set(needed) <= set(header):
+        return None
     if any(len(row) != len(header) for row in rows) or any(n > 1 and name for name, n in Counter(header).items()):
         return None
     found = {name: [row[header.index(name)] for row in rows] for name in needed}

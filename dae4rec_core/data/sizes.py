@@ -48,7 +48,7 @@ def _parquet_shape(path: Path) -> tuple[int, int]:
 
     try:
         about = parquet.read_metadata(path)
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:  # the second: the name of a column
         raise OSError(str(error)) from None
     return about.num_rows, about.num_columns
 

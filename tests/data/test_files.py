@@ -372,6 +372,13 @@ def test_damaged_parquet(tmp_path, one_sentence):
     one_sentence(lambda: load_interactions(tmp_path / "bad.parquet"), "bad.parquet", "give CSV")
 
 
+def test_a_parquet_whose_column_names_are_no_text(tmp_path, one_sentence):
+    path = tmp_path / "a.parquet"
+    pd.DataFrame({"user_id": ["u"], "item_id": ["a"], "timestamp": [1], "shop": ["x"]}).to_parquet(path)
+    path.write_bytes(path.read_bytes().replace(b"shop", b"sh\x98p"))
+    one_sentence(lambda: load_interactions(path), "a.parquet", "can't be read")
+
+
 def test_binary_file(tmp_path, one_sentence):
     (tmp_path / "bad.csv").write_bytes(bytes(range(128, 256)) * 5)
     one_sentence(lambda: load_interactions(tmp_path / "bad.csv"), "bad.csv", "can't be read")
