@@ -102,6 +102,8 @@ def modules_of(recommender: Recommender) -> dict[str, nn.Module]:
 def counts_of(tensors: dict[str, Tensor], n_items: int, folder: Path) -> sparse.csr_matrix:
     """The transition counts (|V|, |V|). Raises ValueError for indices out of range, which SciPy reads unchecked."""
     data, indices, indptr = (tensors[f"counts.{name}"].numpy() for name in COUNTS)
+    if ((indptr < 0) | (indptr > len(data))).any():  # their differences may overflow, unseen by SciPy
+        raise ValueError(_damaged(folder, "its counts' rows begin outside of them"))
     try:
         counts = sparse.csr_matrix((data, indices, indptr), (n_items, n_items))
         counts.check_format(full_check=True)
