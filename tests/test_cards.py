@@ -1,4 +1,4 @@
-"""The numbers in the model card and in the data sheet are those of the files that they describe."""
+"""The numbers in the model card, the data sheet and the reproduction are those of the files that they describe."""
 
 import re
 from pathlib import Path
@@ -87,3 +87,47 @@ def test_the_model_cards_rivals_are_the_main_tables():
         rows = runs[(runs["method"] == method) & ((runs["variant"] == variant) if variant else True)]
         value = rows[rows["rules"] == rows["rules"].max()]["HR@10"].mean()
         assert f"{words} {100 * value:.1f}" in text, words
+
+
+def test_the_reproductions_figures_are_those_of_the_runs():
+    """Each verdict of the page, computed again: mean differences on test, in points of HR@10."""
+    _, cells = card("reproduction.md")
+    runs = pd.read_csv(ROOT / "results/runs.csv", na_values=[""], keep_default_na=False)
+    latest = runs.groupby(["study", "data", "filter", "method", "variant"], dropna=False)["rules"].transform("max")
+    runs = runs[(runs["rules"] == latest) & (runs["part"] == "test")]
+    runs = runs.assign(column=runs["data"] + ", " + runs["filter"], points=100 * runs["HR@10"])
+
+    def points(method, variant=None, study="main"):
+        rows = runs[(runs["study"] == study) & (runs["method"] == method)]
+        return rows[rows["variant"] == variant] if variant else rows
+
+    full, plain = points("DAE4Rec", "S=10 + compensator"), points("DAE4Rec", "S=10")
+    mean = full.groupby("column")["points"].mean()
+
+    better = pd.read_csv(ROOT / "results/better_than.csv").query("method == 'DAE4Rec' and metric == 'HR@10'")
+    behind = better[(better["rival"] == "SASRec") & (better["high"] < 0)]["difference"]
+    span = f"by {-100 * behind.max():.0f} to {-100 * behind.min():.0f} points"
+    assert f"behind on {len(behind)} of {len(mean)} columns, {span}" in cells["ahead of SASRec"]
+    gain = mean - points("DreamRec's recipe").groupby("column")["points"].mean()
+    assert f"on {(gain > 0).sum()} of {len(mean)} columns" in cells["ahead of DreamRec"]
+
+    pair = [rows.set_index(["column", "seed"])["points"] for rows in (full, plain)]
+    worth = (pair[0] - pair[1]).groupby("column").agg(["mean", "std"])
+    sure = worth[worth["mean"] > worth["std"]]["mean"]
+    words = f"{sure.min():.0f} to {sure.max():.0f} points on {len(sure)} of {len(mean)} columns"
+    assert words in cells["the compensator helps"]
+
+    ablated = {
+        name: points(name, "S=10 + compensator", "table 3").groupby("column")["points"].mean()
+        for name in ("-C", "-C_ground")
+    }
+    without = ablated["-C"]
+    assert f"{without.min():.1f} to {without.max():.1f}, below popularity" in cells["AIME helps"]
+    popular = points("baselines", "popularity").groupby("column")["points"].mean()
+    assert (without < popular[without.index]).all()
+    gain = (mean - ablated["-C_ground"]).dropna()
+    assert f"by {gain.min():.0f} to {gain.max():.0f} points" in cells["$Z^*$ is a better target than the graph"]
+
+    steps = points("T = 1000", study="figure 3").query("compensator == False or compensator == 'False'")
+    steps = steps[steps["variant"] != "Markov chain"].groupby("column")["points"]
+    assert f"within {(steps.max() - steps.min()).max():.1f} points" in cells["few steps lose without it"]

@@ -13,6 +13,7 @@ PAGES = [
         "docs/map",
         "docs/glossary",
         "docs/related",
+        "docs/reproduction",
         "docs/model-card",
         "docs/datasheet",
         "docs/promises",
