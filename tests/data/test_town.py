@@ -49,7 +49,8 @@ def test_headers_of_packed_files_hold_no_time_and_no_name(tmp_path):
 
 
 def test_files_and_law_agree():
-    law = town.load_town_law(BUNDLED)
+    law, usual = town.load_town_law(BUNDLED), town.make_law()
+    assert usual.seed == law.seed == 7 and np.array_equal(usual.xy, law.xy) and usual.etas.mean() == town.RETURNS
     items = pd.read_csv(BUNDLED / "items.csv")
     assert items["name"].is_unique and list(items["item_id"]) == list(law.item_ids)
     assert (np.array(town.CATEGORIES)[law.category] == items["category"]).all()
