@@ -390,6 +390,19 @@ def test_what_a_compensator_starts_from_is_made_without_dropout(ring, tiny, inpu
     assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
 
 
+def test_the_parts_of_a_compensators_training_are_kept_in_files_of_their_own(
+    ring, tiny, trained, tmp_path, monkeypatch
+):
+    kept, sample, learn = [], training.sample_e_tau1, training.learn_last_step
+    monkeypatch.setattr(
+        training, "sample_e_tau1", lambda *of, keeper: (kept.append(keeper), sample(*of, keeper=keeper))[1]
+    )
+    monkeypatch.setattr(training, "learn_last_step", lambda *of: (kept.append(of[-1]), learn(*of))[1])
+    train, validation = training_examples(*ring, tiny), validation_sample(*ring, tiny)
+    train_compensator(Recommender(trained.model, trained.item_ids), train, validation, 5, state=tmp_path)
+    assert len({keeper.file for keeper in kept}) == 3 and {keeper.file.parent for keeper in kept} == {tmp_path}
+
+
 def test_a_large_training_set_is_thinned(ring, tiny, trained, monkeypatch):
     """Not one that is just large enough."""
     sampled, train, validation = [], training_examples(*ring, tiny), validation_sample(*ring, tiny)

@@ -8,6 +8,8 @@ import zipfile
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -76,6 +78,15 @@ def test_an_empty_id_of_parquet_is_missing_as_in_csv(tmp_path, one_sentence):
     frame = pd.DataFrame({"user_id": ["u", "v"], "item_id": ["a", ""], "timestamp": [1, 2]})
     frame.to_parquet(tmp_path / "a.parquet")
     one_sentence(lambda: load_interactions(tmp_path / "a.parquet"), "row 2", "item_id is empty")
+
+
+@pytest.mark.parametrize("name", ["item_id", "shop"])
+def test_text_of_parquet_that_is_no_utf8_is_refused(tmp_path, one_sentence, name):
+    lengths = pa.py_buffer(np.array([0, 1, 2], dtype=np.int32).tobytes())
+    damaged = pa.Array.from_buffers(pa.string(), 2, [None, lengths, pa.py_buffer(b"a\xff")])
+    table = {"user_id": ["u", "v"], "item_id": ["a", "b"], "timestamp": [1, 2]} | {name: damaged}
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    one_sentence(lambda: load_interactions(tmp_path / "a.parquet"), "a.parquet", "Invalid UTF8", "string index 1")
 
 
 def test_integer_ids_of_parquet_are_those_of_csv(tmp_path):

@@ -187,6 +187,15 @@ def test_posterior_and_next_agree_with_brute_force(small):
     np.testing.assert_allclose(law.next_given_history([(items, times)])[0], answer, rtol=1e-10)
 
 
+def test_the_posterior_of_a_long_history_is_no_division_of_nothing_by_nothing(small):
+    """600 visits, the same ones again and again, whose probability is below what float64 can hold."""
+    law, users, interactions = small
+    items, times = next(some_histories(law, users, interactions, 1))
+    long = law.posterior([(np.tile(items, 600 // len(items)), np.tile(times, 600 // len(items)))])
+    assert np.isfinite(long).all() and long.sum() == pytest.approx(1)
+    assert long.max() > law.posterior([(items, times)]).max()
+
+
 def test_the_ceiling_leaves_out_what_was_seen(small):
     """On first visits: the law on the filtered history, by hand, ranked among the venues that are not in it."""
     law, users, interactions = small
