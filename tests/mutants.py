@@ -38,9 +38,9 @@ def main() -> int:
     copy_also_copy_files()
     create_mutants(1)
     known, found = KNOWN.read_text(encoding="utf-8"), statuses()
-    drawn = sorted(name for name, (path, _) in found.items() if not arguments.files or str(path) in arguments.files)
-    random.Random(arguments.seed).shuffle(drawn)
-    drawn = drawn[: arguments.number]
+    names = [name for name, (path, _) in found.items() if not arguments.files or str(path) in arguments.files]
+    # each has its own random number, so that a change elsewhere in the code leaves the sample as it is
+    drawn = sorted(names, key=lambda name: random.Random(f"{arguments.seed} {name}").random())[: arguments.number]
 
     def unexplained(names: list[str]) -> list[str]:
         return [n for n in names if found[n][1] in SURVIVED and f"{change(n, found[n][0])}\n```" not in known]
