@@ -260,7 +260,7 @@ def time_cuts(timestamps: np.ndarray, validation_share: float = 0.1, test_share:
     return float(first), float(second)
 
 
-def filter_before(frame: pd.DataFrame, cut: float, k_core: int = 5, repeats: str = "keep") -> tuple[pd.DataFrame, int]:
+def filter_before(frame: pd.DataFrame, cut: float, k_core: int, repeats: str) -> tuple[pd.DataFrame, int]:
     """`filter_interactions` on what came before `cut`, followed by the later interactions with the items it kept.
 
     The k-core looks at nothing later, and later users need no minimum. Returns the interactions, sorted by user and

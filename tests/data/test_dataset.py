@@ -202,7 +202,7 @@ def test_the_filter_before_a_cut_by_hand():
     rows += [("u", "c", 10), ("u", "b", 11), ("u", "d", 20)]  # c had one visit before the cut, d none
     rows += [("x", "b", 12), ("x", "c", 13), ("x", "a", 21), ("z", "b", 22)]  # z is new and needs no minimum
     frame = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
-    kept, unknown = filter_before(frame, 10, k_core=2)
+    kept, unknown = filter_before(frame, 10, 2, "keep")
     assert visits(kept) == {"u": "abb", "v": "ba", "x": "ba", "z": "b"}
     assert unknown == 3  # u's c and d, x's c
     assert visits(filter_before(frame, 10, 2, "first_visits")[0]) == {"u": "ab", "v": "ba", "x": "b", "z": "b"}

@@ -227,6 +227,7 @@ def test_attributes_come_from_items_csv_and_from_extra_columns(tmp_path):
         (HEAD + "u,a,13/04/2012\nu,b,04/13/2012\nu,c,05/05/2012\n", ["line 3", "'04/13/2012'"]),
         (HEAD + "u,a,03/04/2012\nu,b,05/05/2012\n", ["'03/04/2012'", "the day first or", "write them as 2012-04-03"]),
         (HEAD + "u,a,03/04/12\n", ["line 2", "'03/04/12'"]),
+        (HEAD + "u,a,2012-04-03\nu,b,14/04/2012\nu,c,15/04/2012\n", ["line 3", "'14/04/2012'"]),
     ],
 )
 def test_bad_files(tmp_path, one_sentence, text, words):
@@ -291,6 +292,8 @@ def test_blanks_around_the_names_of_columns(tmp_path):
     frame, items = load_interactions(tmp_path)
     assert frame.to_dict("list") == {"user_id": ["007"], "item_id": [" a"], "timestamp": [1], "shop": ["x"]}
     assert items is not None and items.to_dict("list") == {"item_id": [" a"], "name": ["Airport"]}
+    (tmp_path / "a.csv").write_bytes(b'user_id,"item_id\r",timestamp\r\nu,a,1\r\n')  # a line break is one too
+    assert load_interactions(tmp_path / "a.csv")[0].columns.tolist() == ["user_id", "item_id", "timestamp"]
     (tmp_path / "interactions.csv").write_text("user_id,item_id,timestamp, user_id\nu,a,1,x\n")
     assert load_interactions(tmp_path)[0].columns.tolist() == ["user_id", "item_id", "timestamp", " user_id"]
 
