@@ -17,6 +17,11 @@ from dae4rec_core.training import fit
 torch.set_num_threads(1)  # the tensors are tiny: more threads would only wait for each other
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes don't name a test: those of an archive hold the time, and mutmut runs a test by its name, once and again."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session")
 def ring_frame() -> pd.DataFrame:
     """60 users walk around a ring of 30 items: the next item in 8 of 10 steps, else any item."""
