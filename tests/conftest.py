@@ -18,7 +18,7 @@ torch.set_num_threads(1)  # the tensors are tiny: more threads would only wait f
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Bytes don't name a test: those of an archive hold the time, and mutmut runs a test by its name, once and again."""
+    """Bytes don't name a test: those of an archive hold the time, and mutmut runs each by its name."""
     return argname if isinstance(val, bytes) else None
 
 
