@@ -237,10 +237,10 @@ def test_bad_files(tmp_path, one_sentence, text, words):
 
 
 def archive(**members: str) -> bytes:
-    """A ZIP archive; a double underscore stands for a dot in a member's name."""
+    """A ZIP archive whose times hold the byte of a line break; a double underscore stands for a dot in a name."""
     with zipfile.ZipFile(memory := io.BytesIO(), "w") as file:
         for name, text in members.items():
-            file.writestr(name.replace("__", "."), text)
+            file.writestr(zipfile.ZipInfo(name.replace("__", "."), (2024, 1, 1, 0, 0, 20)), text)
     return memory.getvalue()
 
 

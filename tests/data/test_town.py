@@ -58,7 +58,7 @@ def test_files_and_law_agree():
     np.testing.assert_array_equal(law.xy, items[["x", "y"]])
 
 
-@pytest.mark.parametrize(("venues", "users", "seed"), [(100, 1, 0), (237, 60, 5), (30_000, 40, 2)])
+@pytest.mark.parametrize(("venues", "users", "seed"), [(100, 1, 0), (100, 1, 10), (237, 60, 5), (30_000, 40, 2)])
 def test_sizes_are_arguments(venues, users, seed):
     interactions, items, law = town.make_town(venues, users, seed)
     assert len(items) == law.n_venues == venues and items["name"].is_unique
