@@ -271,16 +271,17 @@ def test_the_graph_holds_training_steps_only():
 
 def test_make_examples_by_hand():
     dataset = encode(frame_of({"u": "abcde", "v": "ed"}))
-    examples = make_examples(dataset, np.array([1, 3, 4, 6]), max_len=3)
+    examples = make_examples(dataset, np.array([1, 3, 4, 5, 6]), max_len=3)
     assert examples.history.tolist() == [
         [PAD, PAD, 0],
         [0, 1, 2],
         [1, 2, 3],
-        [PAD, PAD, 4],  # the last is v's: no look at u's items
+        [PAD, PAD, PAD],  # the last two are v's: no look at u's items
+        [PAD, PAD, 4],
     ]
-    assert examples.target.tolist() == [1, 3, 4, 3]
-    assert examples.user.tolist() == [0, 0, 0, 1]
-    assert examples.seen.shape == (4, 0)
+    assert examples.target.tolist() == [1, 3, 4, 4, 3]
+    assert examples.user.tolist() == [0, 0, 0, 1, 1]
+    assert examples.seen.shape == (5, 0)
 
 
 def test_seen_items_are_the_whole_history():
