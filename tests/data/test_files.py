@@ -74,6 +74,11 @@ def test_ids_that_pandas_takes_for_missing_are_ids(tmp_path, name):
     assert dataset.label(dataset.item_ids.tolist().index("NA")) == "Namibia"
 
 
+def test_a_column_that_parquet_lacks_is_named(tmp_path, one_sentence):
+    pd.DataFrame({"user": ["u"], "item_id": ["a"], "timestamp": [1]}).to_parquet(tmp_path / "a.parquet")
+    one_sentence(lambda: load_interactions(tmp_path / "a.parquet"), "a.parquet has no column user_id", "it has user,")
+
+
 def test_an_empty_id_of_parquet_is_missing_as_in_csv(tmp_path, one_sentence):
     frame = pd.DataFrame({"user_id": ["u", "v"], "item_id": ["a", ""], "timestamp": [1, 2]})
     frame.to_parquet(tmp_path / "a.parquet")
