@@ -275,8 +275,7 @@ def filter_before(frame: pd.DataFrame, cut: float, k_core: int, repeats: str) ->
         )
     training, later = filter_interactions(frame[past], k_core, repeats), frame[~past]
     known = later["item_id"].isin(training["item_id"])
-    kept = pd.concat([training, later[known]], ignore_index=True)
-    kept = kept.sort_values(["user_id", "timestamp"], kind="stable", ignore_index=True)
+    kept = pd.concat([training, later[known]]).sort_values(["user_id", "timestamp"], kind="stable")
     return _without_repeats(kept, repeats).reset_index(drop=True), int((~known).sum())
 
 

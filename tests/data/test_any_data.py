@@ -112,7 +112,8 @@ def test_what_is_left_out_adds_up(tmp_path_factory, log, by_time, described, k_c
     folder = tmp_path_factory.getbasetemp() / "account"
     folder.mkdir(exist_ok=True)
     frame_of(log).to_csv(folder / "interactions.csv", index=False)
-    pd.DataFrame({"item_id": sorted(described)}).to_csv(folder / "items.csv", index=False)
+    names = {item: f"shop {item}" for item in described}
+    pd.DataFrame({"item_id": list(names), "name": list(names.values())}).to_csv(folder / "items.csv", index=False)
     split = "global_time" if by_time else "leave_last_out"
     try:
         dataset, split = prepare(folder, Config().replace(k_core=k_core, repeats=repeats, split=split))
@@ -133,6 +134,7 @@ def test_what_is_left_out_adds_up(tmp_path_factory, log, by_time, described, k_c
     assert account.items == len({visit[1] for visit in log}) - dataset.n_items
     assert account.single == sum(len(dataset.sequence(user)) == 1 for user in range(dataset.n_users))
     assert account.described == len(described & set(dataset.item_ids)) and account.unread is None
+    assert [dataset.label(n) for n in range(dataset.n_items)] == [names.get(item, item) for item in dataset.item_ids]
     assert account.copies == len(log) - len(set(log))
     assert account.one_time == (len(log) > 1 and len({time for *_, time in log}) == 1)
 
