@@ -215,6 +215,7 @@ def test_an_article_that_excel_readers_take_for_missing_is_no_error(tmp_path):
         ("read_foursquare", "a.dat", FOURSQUARE.replace(" 15824", "      "), ["line 4", "user_id"]),
         ("read_foursquare_city", "a.txt", CITY.replace("Tue Apr 03 18:00:25", "Tue 25"), ["line 2", "'Tue 25"]),
         ("read_foursquare_city", "a.txt", CITY.replace("Tue Apr 03", "Apr 03"), ["line 1", "'Apr 03"]),
+        ("read_foursquare_city", "a.txt", CITY.replace("40.60679958140643", "north"), ["line 2", "latitude 'north'"]),
         ("read_gowalla", "a.txt", "\n" + GOWALLA + "\n7\tsoon\t1\t2\t3\n", ["line 7", "'soon'"]),  # blank lines count
         ("read_gowalla", "a.txt", "1\t" + GOWALLA.split("\n")[0] + "\n", ["more columns"]),
         ("read_gowalla", "a.txt", "", ["no rows"]),
@@ -228,7 +229,7 @@ def test_an_article_that_excel_readers_take_for_missing_is_no_error(tmp_path):
 )
 def test_a_bad_line_is_named(tmp_path, one_sentence, reader, name, text, words):
     file = write(tmp_path / name, text)
-    one_sentence(lambda: getattr(sources, reader)(file), *words)
+    one_sentence(lambda: getattr(sources, reader)(file), str(file), *words)
 
 
 def test_a_truncated_gz_is_one_sentence(tmp_path, one_sentence):

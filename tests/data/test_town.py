@@ -1,6 +1,7 @@
 """The simulated town: same bytes every time, a law that sums to one, an exact posterior."""
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,17 @@ def test_sizes_are_arguments(venues, users, seed):
     assert by_user.ngroups == users and by_user.size().between(5, 40).all()
     assert (by_user["timestamp"].diff().dropna() > 0).all()
     assert interactions["item_id"].isin(items["item_id"]).all()
+
+
+def test_names_that_are_used_up_are_numbered():
+    """300 cafes in one district, for which there are 120 names."""
+    law = town.make_law(300, seed=1)
+    names = town.item_table(replace(law, district=0 * law.district, category=0 * law.category))["name"]
+    assert names.is_unique and names.str.extract(r" (No\. .*),")[0].value_counts(dropna=False).to_dict() == {
+        np.nan: 120,
+        "No. 2": 120,
+        "No. 3": 60,
+    }
 
 
 def test_users_walk_in_groups_as_they_walk_at_once(small):
