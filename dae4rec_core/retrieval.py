@@ -97,7 +97,7 @@ def _rank_few(query: Query, items: Tensor, target: Tensor, seen: Tensor | None, 
     if len(items) <= block:
         [(_, scores)] = score_blocks(query, items, seen, block)
         return compare(scores, scores.gather(1, target.unsqueeze(1)))
-    own = torch.empty(len(target), 1, dtype=query.vectors.dtype, device=query.vectors.device)
+    own = query.vectors.new_empty(len(target), 1)
     for first, scores in score_blocks(query, items, seen, block):
         here = ((target >= first) & (target < first + scores.shape[1])).nonzero().squeeze(1)
         own[here, 0] = scores[here, target[here] - first]
@@ -130,8 +130,7 @@ def top_items(
 def _top_of_few(query: Query, items: Tensor, k: int, seen: Tensor | None, block: int) -> tuple[Tensor, Tensor]:
     """`top_items` for as many queries as can be scored at once."""
     vectors = query.vectors
-    best = torch.empty(len(vectors), 0, dtype=vectors.dtype, device=vectors.device)
-    index = torch.empty(len(vectors), 0, dtype=torch.long, device=vectors.device)
+    best, index = vectors.new_empty(len(vectors), 0), vectors.new_empty(len(vectors), 0, dtype=torch.long)
     for first, scores in score_blocks(query, items, seen, block):
         values, places = _top_of_block(scores, k)
         # items of earlier blocks stand before those of later ones, so a stable sort keeps equal scores by index

@@ -212,7 +212,7 @@ def train_diffusion(
             mine, weight = share_of(len(rows), rank, processes)
             l_diff = weight * l_diff_of(*batch_of(train, rows[mine], length), noise.of(mine, model.device))
             l_aime = l_aime_of(model, target, pairs)
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
             fabric.backward(total_loss(l_diff, l_aime, delta))
             optimizer.step()
             sums[0] += l_diff.detach() * len(rows)
@@ -372,7 +372,7 @@ def learn_last_step(
         for rows in torch.randperm(len(train), generator=order).to(device).split(settings.batch_size):
             e_tau1, h = (part[rows] for part in learning)
             loss = compensator_objective(model, compensator, e_tau1, h, train.history[rows], train.target[rows])
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             total += loss.detach() * len(rows)

@@ -9,12 +9,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import Phase, settings
 
 from dae4rec_core.config import Config
 from dae4rec_core.data.dataset import encode, filter_interactions, leave_last_out
 from dae4rec_core.training import fit
 
 torch.set_num_threads(1)  # the tensors are tiny: more threads would only wait for each other
+# `make mutants` asks whether a test fails: to look for the smallest example of it would take minutes
+settings.register_profile("mutants", phases=[Phase.explicit, Phase.generate])
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes don't name a test: those of an archive hold the time, and mutmut runs each by its name."""
+    return argname if isinstance(val, bytes) else None
 
 
 @pytest.fixture(scope="session")

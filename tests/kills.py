@@ -68,7 +68,7 @@ def once(arguments: tuple, folder: Path, kill: tuple[str, int, float] | None, se
             recommender = fit(
                 *arguments,
                 "cpu",
-                [lambda event: print(event.stage, event.step, file=file, flush=True)],
+                [lambda event: print(event.stage, event.step, event.metrics, file=file, flush=True)],
                 folder / "state",
             )
             checkpoint.save(recommender, folder)

@@ -15,7 +15,7 @@ from dae4rec_core import checkpoint
 from dae4rec_core.data.dataset import held_out, training_examples
 from dae4rec_core.distributed import launch, sum_over_processes, world
 from dae4rec_core.events import History
-from dae4rec_core.training import fit, sample_e_tau1
+from dae4rec_core.training import fit, sample_e_tau1, share_of
 
 SCRIPT = """
 import json, sys
@@ -217,6 +217,16 @@ def test_an_error_of_a_later_process_is_seen(tmp_path):
     found = run_two([str(script)])
     assert found.returncode != 0
     assert "dae4rec, process 1: The disk of this machine lacks the data.\n" in found.stderr
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("processes", [1, 2, 3, 4])
+def test_what_the_processes_average_is_the_mean_of_the_batch(size, processes):
+    """Of the last, smallest batch too, which may have fewer rows than there are processes."""
+    losses = torch.arange(1.0, size + 1) ** 2
+    shares = [share_of(size, rank, processes) for rank in range(processes)]
+    found = [weight * losses[mine].mean().item() for mine, weight in shares]
+    assert sum(found) / processes == pytest.approx(losses.mean().item())
 
 
 def test_alone_there_is_one_process_and_nothing_to_sum(ring, trained, tiny):

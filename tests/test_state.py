@@ -308,19 +308,19 @@ def test_what_a_killed_writer_left_is_removed_and_a_living_ones_is_not(tmp_path,
 
 @pytest.fixture(scope="module")
 def unbroken(ring, tiny, tmp_path_factory):
-    """What to fit, and the checkpoint's bytes of a run that nobody killed; its last epochs are the best ones."""
+    """What to fit; checkpoint and reports of a run that nobody killed. Its last epochs are the best ones."""
     config, log = tiny.replace(dropout=0.2, batch_size=32, compensator_epochs=4), History()
     folder, arguments = tmp_path_factory.mktemp("unbroken"), (*ring, config)
     assert kills.once(arguments, folder, None, folder / "seen")
     fit(*arguments, "cpu", [log])
     assert [log.frame(stage)["NDCG@10"].idxmax() for stage in ("diffusion", "compensator")] == [2, 4]
-    return arguments, (folder / checkpoint.FILE).read_bytes()
+    return arguments, (folder / checkpoint.FILE).read_bytes(), (folder / "seen").read_text().splitlines()
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.02])
 def test_killed_anywhere_a_run_ends_in_the_same_bytes(unbroken, tmp_path, seconds):
     """`python tests/kills.py 60` does it for longer."""
-    arguments, whole = unbroken
+    arguments, whole, _ = unbroken
     found, killed, _ = kills.until_done(arguments, tmp_path / "killed", random.Random(3), seconds, most=5)
     assert found == whole
     assert sum(killed.values()) > 1
@@ -328,10 +328,10 @@ def test_killed_anywhere_a_run_ends_in_the_same_bytes(unbroken, tmp_path, second
 
 @pytest.mark.parametrize("place, after", [("gae", 2), ("diffusion", 2), ("sampling", 2), ("compensator", 25)])
 def test_killed_in_any_stage_no_step_is_done_twice_where_each_is_kept(unbroken, tmp_path, place, after):
-    """An epoch of the compensator has fewer than 25 batches, so that one was kept."""
-    arguments, whole = unbroken
+    """Nor reported otherwise. An epoch of the compensator has fewer than 25 batches, so that one was kept."""
+    arguments, whole, reports = unbroken
     assert not kills.once(arguments, tmp_path, (place, after, 0.0), tmp_path / "seen")
     assert kills.once(arguments, tmp_path, None, tmp_path / "seen")
     seen = (tmp_path / "seen").read_text().splitlines()
-    assert len(seen) == len(set(seen)) == 20 + 2 + 4
+    assert seen == reports and len(seen) == len(set(seen)) == 20 + 2 + 4
     assert (tmp_path / checkpoint.FILE).read_bytes() == whole

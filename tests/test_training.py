@@ -30,7 +30,8 @@ from dae4rec_core.data.dataset import (
 from dae4rec_core.events import Event, History, ProgressBar
 from dae4rec_core.experiments.baselines import Popularity
 from dae4rec_core.method import gae
-from dae4rec_core.method.beyond import SharedCompensator
+from dae4rec_core.method.beyond import NEIGHBOUR_WINDOW, SharedCompensator
+from dae4rec_core.method.graph import transition_counts
 from dae4rec_core.method.losses import aime_loss
 from dae4rec_core.method.model import DAE4Rec, scores
 from dae4rec_core.method.variants import make_model
@@ -99,6 +100,8 @@ def test_the_neighbours_counts_are_the_training_parts(first_visits, ours):
     changed = other_items(dataset, np.concatenate([split.validation, split.test]))
     one, other = (fit(d, split, ours.replace(epochs=0), "cpu").model.counts for d in (dataset, changed))
     assert (one != other).nnz == 0
+    sequences = split.training_sequences(dataset)
+    assert (one != transition_counts(sequences, dataset.n_items, NEIGHBOUR_WINDOW, symmetric=True)).nnz == 0
     changed = other_items(dataset, split.validation[:1] - 1)
     assert (one != fit(changed, split, ours.replace(epochs=0), "cpu").model.counts).nnz > 0
 
@@ -295,14 +298,21 @@ def test_a_run_that_had_stopped_early_stays_stopped(ring, tiny, tmp_path):
 
 
 def test_a_state_of_another_run_is_refused(ring, tiny, tmp_path, one_sentence):
+    """Settings that differ before any work, that of another Z* included."""
     dataset, split = ring
     one = tiny.replace(epochs=1, compensator_epochs=0)
     fit(dataset, split, one, "cpu", state=tmp_path)
     changed = other_items(dataset, split.validation[:1] - 1)
-    for data, config, words in ((dataset, one.replace(lr=0.5), "another configuration"), (changed, one, "other data")):
+    for data, config, words in (
+        (dataset, one.replace(lr=0.5), "another configuration"),
+        (dataset, one.replace(seed=1), "another configuration"),
+        (changed, one, "other data"),
+    ):
+        log = History()
         one_sentence(
-            lambda: fit(data, split, config, "cpu", state=tmp_path), str(tmp_path), words, "write somewhere else"
+            lambda: fit(data, split, config, "cpu", [log], tmp_path), str(tmp_path), words, "write somewhere else"
         )
+        assert log.events == [] or words == "other data"
 
 
 # the compensator
@@ -388,6 +398,19 @@ def test_what_a_compensator_starts_from_is_made_without_dropout(ring, tiny, inpu
     model, examples = make_model(ring[0].n_items, tiny.replace(dropout=0.5)), validation_sample(*ring, tiny)
     one, other = inputs(model.train(), examples), inputs(model.eval(), examples)
     assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
+
+
+def test_the_parts_of_a_compensators_training_are_kept_in_files_of_their_own(
+    ring, tiny, trained, tmp_path, monkeypatch
+):
+    kept, sample, learn = [], training.sample_e_tau1, training.learn_last_step
+    monkeypatch.setattr(
+        training, "sample_e_tau1", lambda *of, keeper: (kept.append(keeper), sample(*of, keeper=keeper))[1]
+    )
+    monkeypatch.setattr(training, "learn_last_step", lambda *of: (kept.append(of[-1]), learn(*of))[1])
+    train, validation = training_examples(*ring, tiny), validation_sample(*ring, tiny)
+    train_compensator(Recommender(trained.model, trained.item_ids), train, validation, 5, state=tmp_path)
+    assert len({keeper.file for keeper in kept}) == 3 and {keeper.file.parent for keeper in kept} == {tmp_path}
 
 
 def test_a_large_training_set_is_thinned(ring, tiny, trained, monkeypatch):

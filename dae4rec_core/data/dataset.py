@@ -260,7 +260,7 @@ def time_cuts(timestamps: np.ndarray, validation_share: float = 0.1, test_share:
     return float(first), float(second)
 
 
-def filter_before(frame: pd.DataFrame, cut: float, k_core: int = 5, repeats: str = "keep") -> tuple[pd.DataFrame, int]:
+def filter_before(frame: pd.DataFrame, cut: float, k_core: int, repeats: str) -> tuple[pd.DataFrame, int]:
     """`filter_interactions` on what came before `cut`, followed by the later interactions with the items it kept.
 
     The k-core looks at nothing later, and later users need no minimum. Returns the interactions, sorted by user and
@@ -275,8 +275,7 @@ def filter_before(frame: pd.DataFrame, cut: float, k_core: int = 5, repeats: str
         )
     training, later = filter_interactions(frame[past], k_core, repeats), frame[~past]
     known = later["item_id"].isin(training["item_id"])
-    kept = pd.concat([training, later[known]], ignore_index=True)
-    kept = kept.sort_values(["user_id", "timestamp"], kind="stable", ignore_index=True)
+    kept = pd.concat([training, later[known]]).sort_values(["user_id", "timestamp"], kind="stable")
     return _without_repeats(kept, repeats).reset_index(drop=True), int((~known).sum())
 
 

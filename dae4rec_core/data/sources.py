@@ -12,7 +12,6 @@ import functools
 import gzip
 import hashlib
 import math
-import sys
 import tempfile
 import zipfile
 import zlib
@@ -255,7 +254,7 @@ def _download(source: Source, known: str | None, folder: Path, by_hand: str) -> 
             return super().update(n)
 
     try:
-        with Bar(ncols=79, ascii=sys.platform == "win32", unit="B", unit_scale=True) as bar:
+        with Bar(ncols=79, unit="B", unit_scale=True) as bar:
             loader = pooch.HTTPDownloader(progressbar=bar, timeout=30)
             return Path(pooch.retrieve(source.url, known and f"sha256:{known}", source.file, folder, downloader=loader))
     except requests.ConnectionError:

@@ -290,7 +290,7 @@ class TownLaw:
         return padded[0], padded[1], length
 
 
-def make_law(n_venues: int = 600, seed: int = 7, again: float = AGAIN, returns: float = RETURNS) -> TownLaw:
+def make_law(n_venues: int, seed: int, again: float = AGAIN, returns: float = RETURNS) -> TownLaw:
     """The law of a town of n_venues (100..1,000,000); the same arguments give the same law.
 
     again: weight of the same category once more, above 0. returns: mean of the returning habits, 0 to 0.6.
@@ -435,7 +435,7 @@ def item_table(law: TownLaw) -> pd.DataFrame:
 
 
 def make_town(
-    n_venues: int = 600, n_users: int = 5000, seed: int = 7, again: float = AGAIN, returns: float = RETURNS
+    n_venues: int, n_users: int, seed: int, again: float = AGAIN, returns: float = RETURNS
 ) -> tuple[pd.DataFrame, pd.DataFrame, TownLaw]:
     """(interactions, items, law); see simulate, item_table, make_law. Raises as make_law."""
     interactions, items, _, law = _everything(n_venues, n_users, seed, again, returns)

@@ -186,7 +186,7 @@ def pretrain_counts(
     done = keeper.resume({"z": z, "adam": optimizer, "pairs": pairs})
     for step in range(done + 1, settings.steps + 1):
         loss = count_loss(z, weights, settings.pairs, pairs, *tiles)
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         keeper.save(step)

@@ -82,7 +82,7 @@ def pretrain_gae(
     done = keeper.resume({"gae": gae, "adam": optimizer, "pairs": pairs})
     for step in range(done + 1, settings.steps + 1):
         loss = reconstruction_loss(gae(a_norm), a, pos_weight, settings.pairs, pairs, *tiles)
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         keeper.save(step)

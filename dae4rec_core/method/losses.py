@@ -19,7 +19,7 @@ def gae_loss(z: Tensor, adjacency: Tensor, pos_weight: float = 1.0) -> Tensor:
     stays near log 2 for w = 1, however well the edges are ranked (notebook 02).
     """
     labels = adjacency.to_dense().to(z.dtype)
-    weight = torch.as_tensor(pos_weight, dtype=z.dtype, device=z.device)
+    weight = z.new_tensor(pos_weight)
     return F.binary_cross_entropy_with_logits(z @ z.T, labels, pos_weight=weight, reduction="sum") / len(z)
 
 

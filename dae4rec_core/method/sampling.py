@@ -106,7 +106,7 @@ def skip_step(
         now, target = alpha_bar[tau[i]].item(), alpha_bar[tau[i - 1]].item()
         rho = eta * posterior_std(now, target)
         kappa, xi = coefficients(now, target, rho)
-        jump, middle = (log_snr(target) - log_snr(now)) / 2, prediction
+        jump, middle = log_snr(target) - log_snr(now), prediction
         if order == 2 and before is not None:
             middle = prediction + jump / (2 * jump_before) * (prediction - before)
         e, before, jump_before = kappa * e + xi * middle, prediction, jump

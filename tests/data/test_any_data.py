@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from dae4rec_core.config import REPEATS, Config
@@ -23,6 +23,7 @@ from dae4rec_core.method.model import PAD
 
 VISIT = st.tuples(st.sampled_from("uvwx"), st.sampled_from("abcde"), st.integers(0, 12))
 LOGS = st.lists(VISIT, min_size=6, max_size=60)
+LATER_E = [*(("u", "ab"[time % 2], time) for time in range(10)), ("v", "e", 9)]  # e is unknown in training
 RULES = {"k_core": st.integers(1, 3), "repeats": st.sampled_from(REPEATS)}
 some = settings(max_examples=80, deadline=None)
 
@@ -107,12 +108,14 @@ def test_no_answer_is_in_training_and_none_comes_before_its_history(log, by_time
 
 @settings(max_examples=50, deadline=None)
 @given(log=LOGS, by_time=st.booleans(), described=st.sets(st.sampled_from("abz"), min_size=1), **RULES)
+@example(log=LATER_E, by_time=True, described={"a"}, k_core=1, repeats="keep")
 @pytest.mark.filterwarnings("ignore:The items.csv of")
 def test_what_is_left_out_adds_up(tmp_path_factory, log, by_time, described, k_core, repeats):
     folder = tmp_path_factory.getbasetemp() / "account"
     folder.mkdir(exist_ok=True)
     frame_of(log).to_csv(folder / "interactions.csv", index=False)
-    pd.DataFrame({"item_id": sorted(described)}).to_csv(folder / "items.csv", index=False)
+    names = {item: f"shop {item}" for item in described}
+    pd.DataFrame({"item_id": list(names), "name": list(names.values())}).to_csv(folder / "items.csv", index=False)
     split = "global_time" if by_time else "leave_last_out"
     try:
         dataset, split = prepare(folder, Config().replace(k_core=k_core, repeats=repeats, split=split))
@@ -133,6 +136,7 @@ def test_what_is_left_out_adds_up(tmp_path_factory, log, by_time, described, k_c
     assert account.items == len({visit[1] for visit in log}) - dataset.n_items
     assert account.single == sum(len(dataset.sequence(user)) == 1 for user in range(dataset.n_users))
     assert account.described == len(described & set(dataset.item_ids)) and account.unread is None
+    assert [dataset.label(n) for n in range(dataset.n_items)] == [names.get(item, item) for item in dataset.item_ids]
     assert account.copies == len(log) - len(set(log))
     assert account.one_time == (len(log) > 1 and len({time for *_, time in log}) == 1)
 

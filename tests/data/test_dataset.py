@@ -93,8 +93,10 @@ def test_repeats(repeats, u, v, kind):
 
 def test_a_repeat_that_the_core_made_goes_too():
     """b and d have one visit. Without b, u's a and a meet. Without d, w's x and x meet, and then x has one visit."""
-    found = filter_interactions(frame_of({"u": "abac", "v": "ca", "w": "xdx"}), 2, "drop_consecutive")
+    frame = frame_of({"u": "abac", "v": "ca", "w": "xdx"})
+    found = filter_interactions(frame, 2, "drop_consecutive")
     assert visits(found) == {"u": "ac", "v": "ca"}
+    pd.testing.assert_frame_equal(filter_before(frame, 9, 2, "drop_consecutive")[0], found)  # all came before the cut
 
 
 def test_sorted_by_time_and_stable_where_times_are_equal():
@@ -202,7 +204,7 @@ def test_the_filter_before_a_cut_by_hand():
     rows += [("u", "c", 10), ("u", "b", 11), ("u", "d", 20)]  # c had one visit before the cut, d none
     rows += [("x", "b", 12), ("x", "c", 13), ("x", "a", 21), ("z", "b", 22)]  # z is new and needs no minimum
     frame = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
-    kept, unknown = filter_before(frame, 10, k_core=2)
+    kept, unknown = filter_before(frame, 10, 2, "keep")
     assert visits(kept) == {"u": "abb", "v": "ba", "x": "ba", "z": "b"}
     assert unknown == 3  # u's c and d, x's c
     assert visits(filter_before(frame, 10, 2, "first_visits")[0]) == {"u": "ab", "v": "ba", "x": "b", "z": "b"}
@@ -270,16 +272,17 @@ def test_the_graph_holds_training_steps_only():
 
 def test_make_examples_by_hand():
     dataset = encode(frame_of({"u": "abcde", "v": "ed"}))
-    examples = make_examples(dataset, np.array([1, 3, 4, 6]), max_len=3)
+    examples = make_examples(dataset, np.array([1, 3, 4, 5, 6]), max_len=3)
     assert examples.history.tolist() == [
         [PAD, PAD, 0],
         [0, 1, 2],
         [1, 2, 3],
-        [PAD, PAD, 4],  # the last is v's: no look at u's items
+        [PAD, PAD, PAD],  # the last two are v's: no look at u's items
+        [PAD, PAD, 4],
     ]
-    assert examples.target.tolist() == [1, 3, 4, 3]
-    assert examples.user.tolist() == [0, 0, 0, 1]
-    assert examples.seen.shape == (4, 0)
+    assert examples.target.tolist() == [1, 3, 4, 4, 3]
+    assert examples.user.tolist() == [0, 0, 0, 1, 1]
+    assert examples.seen.shape == (5, 0)
 
 
 def test_seen_items_are_the_whole_history():

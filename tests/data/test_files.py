@@ -8,6 +8,8 @@ import zipfile
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -72,10 +74,24 @@ def test_ids_that_pandas_takes_for_missing_are_ids(tmp_path, name):
     assert dataset.label(dataset.item_ids.tolist().index("NA")) == "Namibia"
 
 
+def test_a_column_that_parquet_lacks_is_named(tmp_path, one_sentence):
+    pd.DataFrame({"user": ["u"], "item_id": ["a"], "timestamp": [1]}).to_parquet(tmp_path / "a.parquet")
+    one_sentence(lambda: load_interactions(tmp_path / "a.parquet"), "a.parquet has no column user_id", "it has user,")
+
+
 def test_an_empty_id_of_parquet_is_missing_as_in_csv(tmp_path, one_sentence):
     frame = pd.DataFrame({"user_id": ["u", "v"], "item_id": ["a", ""], "timestamp": [1, 2]})
     frame.to_parquet(tmp_path / "a.parquet")
     one_sentence(lambda: load_interactions(tmp_path / "a.parquet"), "row 2", "item_id is empty")
+
+
+@pytest.mark.parametrize("name", ["item_id", "shop"])
+def test_text_of_parquet_that_is_no_utf8_is_refused(tmp_path, one_sentence, name):
+    lengths = pa.py_buffer(np.array([0, 1, 2], dtype=np.int32).tobytes())
+    damaged = pa.Array.from_buffers(pa.string(), 2, [None, lengths, pa.py_buffer(b"a\xff")])
+    table = {"user_id": ["u", "v"], "item_id": ["a", "b"], "timestamp": [1, 2]} | {name: damaged}
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    one_sentence(lambda: load_interactions(tmp_path / "a.parquet"), "a.parquet", "Invalid UTF8", "string index 1")
 
 
 def test_integer_ids_of_parquet_are_those_of_csv(tmp_path):
@@ -216,6 +232,7 @@ def test_attributes_come_from_items_csv_and_from_extra_columns(tmp_path):
         (HEAD + "u,a,13/04/2012\nu,b,04/13/2012\nu,c,05/05/2012\n", ["line 3", "'04/13/2012'"]),
         (HEAD + "u,a,03/04/2012\nu,b,05/05/2012\n", ["'03/04/2012'", "the day first or", "write them as 2012-04-03"]),
         (HEAD + "u,a,03/04/12\n", ["line 2", "'03/04/12'"]),
+        (HEAD + "u,a,2012-04-03\nu,b,14/04/2012\nu,c,15/04/2012\n", ["line 3", "'14/04/2012'"]),
     ],
 )
 def test_bad_files(tmp_path, one_sentence, text, words):
@@ -225,10 +242,10 @@ def test_bad_files(tmp_path, one_sentence, text, words):
 
 
 def archive(**members: str) -> bytes:
-    """A ZIP archive; a double underscore stands for a dot in a member's name."""
+    """A ZIP archive whose times hold the byte of a line break; a double underscore stands for a dot in a name."""
     with zipfile.ZipFile(memory := io.BytesIO(), "w") as file:
         for name, text in members.items():
-            file.writestr(name.replace("__", "."), text)
+            file.writestr(zipfile.ZipInfo(name.replace("__", "."), (2024, 1, 1, 0, 0, 20)), text)
     return memory.getvalue()
 
 
@@ -280,6 +297,8 @@ def test_blanks_around_the_names_of_columns(tmp_path):
     frame, items = load_interactions(tmp_path)
     assert frame.to_dict("list") == {"user_id": ["007"], "item_id": [" a"], "timestamp": [1], "shop": ["x"]}
     assert items is not None and items.to_dict("list") == {"item_id": [" a"], "name": ["Airport"]}
+    (tmp_path / "a.csv").write_bytes(b'user_id,"item_id\r",timestamp\r\nu,a,1\r\n')  # a line break is one too
+    assert load_interactions(tmp_path / "a.csv")[0].columns.tolist() == ["user_id", "item_id", "timestamp"]
     (tmp_path / "interactions.csv").write_text("user_id,item_id,timestamp, user_id\nu,a,1,x\n")
     assert load_interactions(tmp_path)[0].columns.tolist() == ["user_id", "item_id", "timestamp", " user_id"]
 

@@ -52,7 +52,7 @@ VENUES = (
     "---------+-----------------------+-----------------------\n"
     "    5201 |            45.5405832 |           -73.5965186\n"
     "    5222 |                       |                      \n"
-    "    5201 |            45.5405832 |           -73.5965186\n"
+    "    5201 |            46.8138783 |           -71.2079809\n"
     "(3 rows)\n"
     "\n"
 )
@@ -110,7 +110,8 @@ def test_foursquare_of_minnesota(tmp_path):
 
 
 def test_foursquare_takes_the_coordinates_of_the_venues(tmp_path):
-    """Those of venues.dat, not the check-in's own; a venue without a place, or unknown there, keeps its check-ins."""
+    """Those of venues.dat, the first of them, not the check-in's own; a venue without a place, or unknown there, keeps
+    its check-ins."""
     write(tmp_path / "venues.dat", VENUES)
     stray = FOURSQUARE.replace(
         "(2 rows)", "  984315 | 1764391 |     5299 |        |        | 2012-04-21 17:35:46\n(3 rows)"
@@ -213,6 +214,8 @@ def test_an_article_that_excel_readers_take_for_missing_is_no_error(tmp_path):
         ("read_foursquare", "a.dat", FOURSQUARE.replace("2012-04-21 17:43:47", "soon"), ["line 4", "'soon'"]),
         ("read_foursquare", "a.dat", FOURSQUARE.replace(" 15824", "      "), ["line 4", "user_id"]),
         ("read_foursquare_city", "a.txt", CITY.replace("Tue Apr 03 18:00:25", "Tue 25"), ["line 2", "'Tue 25"]),
+        ("read_foursquare_city", "a.txt", CITY.replace("Tue Apr 03", "Apr 03"), ["line 1", "'Apr 03"]),
+        ("read_foursquare_city", "a.txt", CITY.replace("40.60679958140643", "north"), ["line 2", "latitude 'north'"]),
         ("read_gowalla", "a.txt", "\n" + GOWALLA + "\n7\tsoon\t1\t2\t3\n", ["line 7", "'soon'"]),  # blank lines count
         ("read_gowalla", "a.txt", "1\t" + GOWALLA.split("\n")[0] + "\n", ["more columns"]),
         ("read_gowalla", "a.txt", "", ["no rows"]),
@@ -226,7 +229,7 @@ def test_an_article_that_excel_readers_take_for_missing_is_no_error(tmp_path):
 )
 def test_a_bad_line_is_named(tmp_path, one_sentence, reader, name, text, words):
     file = write(tmp_path / name, text)
-    one_sentence(lambda: getattr(sources, reader)(file), *words)
+    one_sentence(lambda: getattr(sources, reader)(file), str(file), *words)
 
 
 def test_a_truncated_gz_is_one_sentence(tmp_path, one_sentence):
@@ -304,13 +307,13 @@ def source(monkeypatch, url, sha256=None, name="gowalla"):
 def test_a_download_lies_under_its_name_with_its_checksum(tmp_path, server, monkeypatch, capsys):
     content = write(tmp_path / "site" / "g.gz", GOWALLA).read_bytes()
     source(monkeypatch, f"{server}/g.gz")
-    file = fetch("gowalla", tmp_path / "out")
+    file = fetch("gowalla", tmp_path / "new" / "out")
     assert file.name == "loc-gowalla_totalCheckins.txt.gz" and file.read_bytes() == content
-    note = (tmp_path / "out" / f"{file.name}.sha256").read_text()
+    note = (tmp_path / "new" / "out" / f"{file.name}.sha256").read_text()
     assert note.split() == [hashlib.sha256(content).hexdigest(), file.name]
     assert "100%" in capsys.readouterr().err  # the progress bar
     (tmp_path / "site" / "g.gz").unlink()
-    assert fetch("gowalla", tmp_path / "out") == file  # the second time nothing is downloaded
+    assert fetch("gowalla", tmp_path / "new" / "out") == file  # the second time nothing is downloaded
 
 
 def test_a_file_that_changed_is_refused(tmp_path, server, monkeypatch, one_sentence):
@@ -464,7 +467,7 @@ def test_conversion_ends_in_what_the_rest_reads(tmp_path, ring_frame):
     stamps = pd.to_datetime(ring_frame["timestamp"], unit="s").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
     lines = ring_frame["user_id"] + "\t" + stamps + "\t1.5\t2.5\t" + ring_frame["item_id"] + "\n"
     original = write(tmp_path / "original.txt.gz", "".join(lines[::-1]))
-    out = convert("gowalla", tmp_path / "gowalla", original)
+    out = convert("gowalla", tmp_path / "data" / "gowalla", original)
     dataset, split = prepare(out, Config().replace(k_core=2))
     ring_frame.to_csv(tmp_path / "direct.csv", index=False)
     expected, _ = prepare(tmp_path / "direct.csv", Config().replace(k_core=2))

@@ -1,6 +1,7 @@
 """The simulated town: same bytes every time, a law that sums to one, an exact posterior."""
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ def some_histories(law, users, interactions, count):
 
 
 def test_bundled_town_is_regenerated_byte_for_byte(tmp_path):
-    town.write_town(tmp_path, 600, 5000, seed=7)
+    town.write_town(tmp_path)
     names = ["interactions.csv.gz", "items.csv", "town.json", "users.csv.gz"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     for name in names:
@@ -57,7 +58,7 @@ def test_files_and_law_agree():
     np.testing.assert_array_equal(law.xy, items[["x", "y"]])
 
 
-@pytest.mark.parametrize(("venues", "users", "seed"), [(100, 1, 0), (237, 60, 5), (30_000, 40, 2)])
+@pytest.mark.parametrize(("venues", "users", "seed"), [(100, 1, 0), (100, 1, 10), (237, 60, 5), (30_000, 40, 2)])
 def test_sizes_are_arguments(venues, users, seed):
     interactions, items, law = town.make_town(venues, users, seed)
     assert len(items) == law.n_venues == venues and items["name"].is_unique
@@ -65,6 +66,17 @@ def test_sizes_are_arguments(venues, users, seed):
     assert by_user.ngroups == users and by_user.size().between(5, 40).all()
     assert (by_user["timestamp"].diff().dropna() > 0).all()
     assert interactions["item_id"].isin(items["item_id"]).all()
+
+
+def test_names_that_are_used_up_are_numbered():
+    """300 cafes in one district, for which there are 120 names."""
+    law = town.make_law(300, seed=1)
+    names = town.item_table(replace(law, district=0 * law.district, category=0 * law.category))["name"]
+    assert names.is_unique and names.str.extract(r" (No\. .*),")[0].value_counts(dropna=False).to_dict() == {
+        np.nan: 120,
+        "No. 2": 120,
+        "No. 3": 60,
+    }
 
 
 def test_users_walk_in_groups_as_they_walk_at_once(small):
@@ -186,6 +198,15 @@ def test_posterior_and_next_agree_with_brute_force(small):
     np.testing.assert_allclose(law.next_given_history([(items, times)])[0], answer, rtol=1e-10)
 
 
+def test_the_posterior_of_a_long_history_is_no_division_of_nothing_by_nothing(small):
+    """600 visits, the same ones again and again, whose probability is below what float64 can hold."""
+    law, users, interactions = small
+    items, times = next(some_histories(law, users, interactions, 1))
+    long = law.posterior([(np.tile(items, 600 // len(items)), np.tile(times, 600 // len(items)))])
+    assert np.isfinite(long).all() and long.sum() == pytest.approx(1)
+    assert long.max() > law.posterior([(items, times)]).max()
+
+
 def test_the_ceiling_leaves_out_what_was_seen(small):
     """On first visits: the law on the filtered history, by hand, ranked among the venues that are not in it."""
     law, users, interactions = small
@@ -246,7 +267,7 @@ def test_the_knobs_do_what_they_say(tmp_path):
 @pytest.mark.parametrize("knobs", [{"again": 0.0}, {"again": np.nan}, {"returns": 0.7}, {"returns": -0.1}])
 def test_impossible_knobs_are_refused_in_one_sentence(knobs):
     with pytest.raises(ValueError, match=r"^(again|returns) is .*; give a number .*\.$"):
-        town.make_law(100, **knobs)
+        town.make_law(100, 7, **knobs)
 
 
 @pytest.mark.parametrize("arguments", [(99, 10, 7), (1_000_001, 10, 7), (600, 0, 7), (600, 10, -1), (600.5, 10, 7)])

@@ -294,8 +294,8 @@ def test_presets_train_save_and_load(ring, tiny, tmp_path, name):
 # ---- Z* from counts ----------------------------------------------------------------------------
 
 
-def counted(**changes) -> torch.Tensor:
-    return pretrain_counts(COUNTS, Config().replace(dim=DIM, gae_pairs=None, **changes))
+def counted(callbacks=(), **changes) -> torch.Tensor:
+    return pretrain_counts(COUNTS, Config().replace(dim=DIM, gae_pairs=None, **changes), callbacks=callbacks)
 
 
 def test_pretraining_on_counts_is_adam_on_the_dense_loss():
@@ -303,7 +303,7 @@ def test_pretraining_on_counts_is_adam_on_the_dense_loss():
     with weights_from(0, "W_0"):
         z = (0.1 * torch.randn(ITEMS, DIM)).requires_grad_()
     weights = torch.from_numpy(COUNTS.toarray()).float() * ITEMS**2 / COUNTS.sum()
-    optimizer = torch.optim.Adam([z], lr=Config().gae.lr)
+    optimizer, losses, events = torch.optim.Adam([z], lr=Config().gae.lr), [], []
     for _ in range(20):
         optimizer.zero_grad()
         logits = z @ z.T
@@ -311,9 +311,13 @@ def test_pretraining_on_counts_is_adam_on_the_dense_loss():
             F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label), reduction="none")
             for label in (1.0, 0.0)
         )
-        ((weights * ones + zeros).sum() / ITEMS).backward()
+        loss = (weights * ones + zeros).sum() / ITEMS
+        loss.backward()
         optimizer.step()
-    torch.testing.assert_close(counted(gae_steps=20), z.detach(), rtol=1e-3, atol=1e-4)
+        losses.append(loss.item() / ITEMS)
+    torch.testing.assert_close(counted([events.append], gae_steps=20), z.detach(), rtol=1e-3, atol=1e-4)
+    assert [(event.stage, event.step, event.total) for event in events] == [("gae", n, 20) for n in range(1, 21)]
+    assert [event.metrics["loss per pair"] for event in events] == pytest.approx(losses, rel=1e-3)
 
 
 def test_what_is_pretrained_follows_the_configuration_and_is_kept_under_its_own_name(ring, tiny, tmp_path):

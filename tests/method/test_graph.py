@@ -46,7 +46,7 @@ def test_transition_graph_by_hand():
 @pytest.mark.parametrize("sequences", [[], [[0], [1]], [[2, 2]]])
 def test_a_graph_without_transitions_has_only_its_diagonal(sequences):
     graph = transition_graph(sequences, 3)
-    assert graph.edges.shape == (0, 2)
+    assert graph.edges.shape == (0, 2) and graph.edges.dtype == np.int64
     assert torch.equal(adjacency(graph).to_dense(), torch.eye(3))
     assert torch.equal(normalized_adjacency(graph).to_dense(), torch.eye(3))
 
