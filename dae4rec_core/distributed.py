@@ -8,13 +8,16 @@ Every process draws the same random numbers and works on its own share of each b
 and of the sampling for the compensator; all of them hold the same weights after every step.
 """
 
+import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
+import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PATIENCE = timedelta(minutes=10)  # with a process that doesn't answer; the first one validates alone meanwhile
+STOPPED = 60  # seconds that a process of this machine may be stopped, as by SIGSTOP, before the run ends
 
 
 def launch(device: str | torch.device = "auto") -> "Fabric":
@@ -58,9 +62,16 @@ def launch(device: str | torch.device = "auto") -> "Fabric":
 
 
 def end_with(parent: int) -> None:
-    """Wait until the process that started this one is gone, and end this one too."""
-    while os.getppid() == parent:
+    """Wait until the process that started this one is gone, or another that it started is stopped, and end too."""
+    seconds = 0  # counted, since a clock goes on while this process is stopped itself, as all of a run are by Ctrl-Z
+    while os.getppid() == parent and seconds < STOPPED:
         time.sleep(2)
+        with contextlib.suppress(psutil.Error):  # one of them has ended
+            stopped = [one.pid for one in psutil.Process(parent).children() if one.status() == psutil.STATUS_STOPPED]
+            seconds = seconds + 2 if stopped else 0
+    if seconds:
+        text = f"dae4rec: Process {stopped[0]} of this run has been stopped for {seconds} seconds, so the run ends"
+        print(f"{text}; the same command goes on from what was saved.", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
 
 

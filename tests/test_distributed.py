@@ -175,13 +175,22 @@ def test_processes_end_with_their_launcher(tmp_path, ring_csv):
 
 
 @pytest.mark.slow
-def test_a_process_that_stands_still_ends_the_run(tmp_path, ring_csv):
-    """After PATIENCE, here 5 seconds."""
+@pytest.mark.parametrize(
+    "setting, sentence",
+    [
+        (
+            "PATIENCE = timedelta(seconds=5)",
+            "dae4rec: This process ended beside others",
+        ),  # as of one on another machine
+        ("STOPPED = 6", "of this run has been stopped for 6 seconds, so the run ends; the same command goes on"),
+    ],
+)
+def test_a_process_that_stands_still_ends_the_run(tmp_path, ring_csv, setting, sentence):
     script = tmp_path / "script.py"
     script.write_text(
         "import sys\nfrom datetime import timedelta\nfrom dae4rec_core import distributed\n"
         "from dae4rec_core.__main__ import main\n"
-        "distributed.PATIENCE = timedelta(seconds=5)\nsys.exit(main())\n"
+        f"distributed.{setting}\nsys.exit(main())\n"
     )
     small = "--k-core 2 --gae-steps 5 --dim 8 --hidden 8 --epochs 99999 --patience 99999".split()
     launcher = start([str(script), "fit", "--data", str(ring_csv), "--out", str(tmp_path / "m"), *small])
@@ -198,7 +207,7 @@ def test_a_process_that_stands_still_ends_the_run(tmp_path, ring_csv):
             if worker.is_running():
                 worker.kill()
     assert launcher.returncode != 0
-    assert "dae4rec: This process ended beside others" in err
+    assert sentence in err
 
 
 @pytest.mark.slow
