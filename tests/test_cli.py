@@ -471,7 +471,11 @@ def told(process: subprocess.Popen) -> list[str]:
 @pytest.mark.slow
 def test_ctrl_c_ends_a_run_in_one_sentence_and_the_state_goes_on(place, tmp_path):
     data, long = ["--data", place / "ring.csv", "--out", tmp_path / "m", *TINY], ["--epochs", "9999", "--patience"]
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # tests in the background ignore it, and a child too
     process = command("fit", *data, *long, "9999")
+    signal.signal(signal.SIGINT, before)
     while not (tmp_path / "m" / "state" / "state.safetensors").exists():
         assert process.poll() is None
         time.sleep(0.05)
