@@ -43,7 +43,7 @@ def show(explorer: Explorer) -> None:
     bundle["text/plain"] = explorer.text
     metadata = {}
     if explorer.still.png:
-        bundle["image/png"] = base64.b64encode(explorer.still.png).decode()
+        bundle["image/png"] = base64.b64encode(compact(explorer.still.png)).decode()
         metadata = {"image/png": {"alt": explorer.still.alt}}
     display(bundle, raw=True, metadata=metadata)
 
@@ -73,7 +73,7 @@ def frames(
         controls.append(player(name, slider, "index", 0, len(labels) - 1))
     first = parts[start]
     inner = f"; {first.text}" if isinstance(first, Explorer) else ""
-    still = first.still if isinstance(first, Explorer) else first._replace(png=compact(first.png))
+    still = first.still if isinstance(first, Explorer) else first
     return Explorer(ipywidgets.VBox([row(controls), stack]), still, f"slider {name}: {', '.join(labels)}{inner}")
 
 
@@ -128,7 +128,7 @@ def _short(name: str, labels: Sequence[str]) -> dict[str, str]:
 
 
 def compact(png: bytes) -> bytes:
-    """The same picture in 256 colours: a half of the bytes or less, for the many frames that a notebook keeps."""
+    """The same picture in 256 colours: a half of the bytes or less, for the many frames and stills that a notebook keeps."""
     buffer = io.BytesIO()
     Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
         buffer, "png", optimize=True
