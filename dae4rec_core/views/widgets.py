@@ -128,11 +128,13 @@ def _short(name: str, labels: Sequence[str]) -> dict[str, str]:
 
 
 def compact(png: bytes) -> bytes:
-    """The same picture in 256 colours: a half of the bytes or less, for the many frames and stills that a notebook keeps."""
+    """The same picture in 256 colours: a half of the bytes or less, for the frames and stills that a notebook keeps.
+
+    Small areas, such as coloured dots, keep their colours: the nearest of 256 is taken that cover all, not the most.
+    """
     buffer = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
-        buffer, "png", optimize=True
-    )
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
     return buffer.getvalue()
 
 
