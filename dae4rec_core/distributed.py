@@ -8,6 +8,7 @@ Every process draws the same random numbers and works on its own share of each b
 and of the sampling for the compensator; all of them hold the same weights after every step.
 """
 
+import atexit
 import contextlib
 import os
 import signal
@@ -45,7 +46,8 @@ def launch(device: str | torch.device = "auto") -> "Fabric":
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     everywhere = int(os.environ.get("WORLD_SIZE", 1))
     alone = [device.index or 0] if device.type == "cuda" else 1
-    if everywhere > 1 and not dist.is_initialized():
+    first = everywhere > 1 and not dist.is_initialized()
+    if first:
         threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     # find_unused_parameters keeps the gradients' buckets as they are made: rebuilt after a start's first step, they
     # would be summed in another order, and a resumed run would differ in its last bits
@@ -58,7 +60,18 @@ def launch(device: str | torch.device = "auto") -> "Fabric":
         precision="bf16-mixed" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "32-true",
     )
     fabric.launch()
+    if first:
+        atexit.register(leave)
     return fabric
+
+
+def leave() -> None:
+    """End gloo's threads while the interpreter still lives: one that let go of a tensor later would abort the process.
+
+    Source: pytorch/pytorch#179291.
+    """
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def end_with(parent: int) -> None:

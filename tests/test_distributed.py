@@ -228,6 +228,30 @@ def test_an_error_of_a_later_process_is_seen(tmp_path):
     assert "dae4rec, process 1: The disk of this machine lacks the data.\n" in found.stderr
 
 
+@pytest.mark.slow
+def test_a_process_may_end_before_its_last_sum_is_there(tmp_path):
+    """Without `leave` gloo's thread lets go of the sum in an interpreter that is half gone, and aborts the process."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import time\n"
+        "import torch\n"
+        "import torch.distributed as dist\n"
+        "from dae4rec_core.distributed import launch, world\n"
+        "class Slow:\n"
+        "    def __del__(self, sleep=time.sleep):\n"
+        "        sleep(4)\n"
+        "launch('cpu')\n"
+        "if world()[0] == 0:\n"
+        "    time.sleep(2)\n"
+        "else:\n"
+        "    held = Slow()  # lengthens the end of the interpreter\n"
+        "parts = [torch.empty(1) for _ in range(2)]\n"
+        "dist.group.WORLD.allgather(parts, torch.ones(1))\n"
+    )
+    found = run_two([str(script)])
+    assert found.returncode == 0, found.stderr[-3000:]
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 8])
 @pytest.mark.parametrize("processes", [1, 2, 3, 4])
 def test_what_the_processes_average_is_the_mean_of_the_batch(size, processes):
