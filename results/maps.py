@@ -10,13 +10,13 @@ from pathlib import Path
 import pandas as pd
 
 from dae4rec_core.data.properties import properties
-from dae4rec_core.experiments.maps import COUNTING, LEADS, TABLE, Lookup, leads, towns_of, winner
+from dae4rec_core.experiments.maps import COUNTING, KNOBS, LEADS, TABLE, Lookup, leads, towns_of, winner
 from results import grid, tables
 from results.plan import PREDICTED
 
 PREDICTION = grid.FOLDER / "prediction.csv"
 STUDIES = ("towns", "main", "prediction")
-KNOBS = ("again", "returns knob", "users", "seed")
+NAMED = (*KNOBS, "seed")  # in the order of a town's name
 METHODS = ("DAE4Rec", "DAE4Rec improved", "SASRec", "DAE4Rec, counts", "DAE4Rec, letter")
 
 
@@ -61,9 +61,9 @@ def row_of(data: str, name: str, runs: pd.DataFrame, folder: Path) -> dict:
 
 def start_of(data: str, name: str, folder: Path) -> dict:
     """What is known of a data set before anything is trained on it."""
-    knobs = {KNOBS[n]: knob.split("=")[1] for n, knob in enumerate(data.split()[1:])}
+    knobs = {NAMED[n]: knob.split("=")[1] for n, knob in enumerate(data.split()[1:])}
     found = properties(*grid.load(data, name, folder))
-    return {"data": data, "filter": name} | {key: float(knobs[key]) if knobs else None for key in KNOBS} | found
+    return {"data": data, "filter": name} | {key: float(knobs[key]) if knobs else None for key in NAMED} | found
 
 
 def shown(runs: pd.DataFrame) -> pd.DataFrame:

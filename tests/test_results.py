@@ -715,7 +715,7 @@ def test_another_town_is_named_by_its_knobs_and_made_once(elsewhere):
     assert grid.place_of(name, elsewhere) == place and (place / "town.json").stat().st_mtime_ns == before
     assert grid.place_of("gowalla", elsewhere) == elsewhere / "gowalla"
     start = maps.start_of(name, "raw", elsewhere)
-    assert [start[knob] for knob in maps.KNOBS] == [0.2, 0.5, 30, grid.TOWN_SEED + 1]
+    assert [start[knob] for knob in maps.NAMED] == [0.2, 0.5, 30, grid.TOWN_SEED + 1]
 
 
 def test_a_row_of_the_map_takes_the_counting_that_is_best_on_validation(monkeypatch):

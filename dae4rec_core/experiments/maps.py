@@ -25,6 +25,7 @@ LEADS: dict[str, tuple[str, str]] = {
     "counts over DAE4Rec": ("DAE4Rec, counts", "DAE4Rec"),
     "letter over DAE4Rec": ("DAE4Rec, letter", "DAE4Rec"),
 }
+KNOBS = ("again", "returns knob", "users")  # what makes a town of the map; its seeds are one place on it
 # what the knobs of the towns move, so that a lead on the towns can be said to follow it
 CAUSES = ("returns", "negative eigenvalues", "interactions per item")
 NEAR = 2  # towns that a prediction looks at
@@ -59,12 +60,16 @@ class Lookup:
     """Leads of data sets by their place on the map: the mean of the NEAR nearest towns, the nearer the more.
 
     A place has a coordinate for each of CAUSES, in standard deviations of the towns; interactions per item count by
-    their logarithm, since they vary over factors. towns: a row each, with CAUSES and LEADS.
+    their logarithm, since they vary over factors. towns: a row for each seed of a town, with KNOBS, CAUSES and LEADS.
+    A town is the mean of its seeds: two seeds of one would be each other's nearest, and both lookups of NEAR.
     """
 
     def __init__(self, towns: pd.DataFrame):
-        self.towns, self.scale = towns, StandardScaler().fit(_places(towns))
-        self.nearest = KNeighborsRegressor(NEAR, weights="distance").fit(self.places(towns), towns[list(LEADS)])
+        self.towns = towns.groupby(list(KNOBS), as_index=False)[[*CAUSES, *LEADS]].mean()
+        self.scale = StandardScaler().fit(_places(self.towns))
+        self.nearest = KNeighborsRegressor(NEAR, weights="distance").fit(
+            self.places(self.towns), self.towns[list(LEADS)]
+        )
 
     def places(self, sets: pd.DataFrame) -> np.ndarray:
         """Coordinates on the map: (sets, CAUSES)."""

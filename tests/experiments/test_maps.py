@@ -11,6 +11,7 @@ from dae4rec_core.experiments import maps
 def towns():
     rng = np.random.default_rng(0)
     table = pd.DataFrame({name: rng.random(12) for name in maps.CAUSES})
+    table = table.assign(**dict(zip(maps.KNOBS, (range(12), 0.0, 600), strict=True)))
     table["interactions per item"] = 10 * 2 ** (4 * table["interactions per item"])
     for name in maps.LEADS:
         table[name] = table["returns"] - 2 * table["negative eigenvalues"] + rng.normal(0, 0.01, 12)
