@@ -35,7 +35,7 @@ from dae4rec_core.recommender import Recommender
 from dae4rec_core.streams import stream
 from dae4rec_core.training import fit
 from results import grid
-from results.plan import PEER_SETTINGS
+from results.peers import PEER_SETTINGS
 
 SETS = (("town", "raw"), ("gowalla", "first visits"))
 OURS = {"DAE4Rec": "reference", "DAE4Rec improved": "improved", "DAE4Rec posterior": "posterior"}

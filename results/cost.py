@@ -20,10 +20,10 @@ from dae4rec_core.events import Event
 from dae4rec_core.ranking import evaluate
 from dae4rec_core.training import fit
 from results import grid
-from results.plan import TIMED, units
+from results.plan import ABLATED, units
 
 TABLE = grid.FOLDER / "cost.csv"
-SETS = TIMED
+SETS = ABLATED
 RIVAL = "SASRec"
 METHODS = (RIVAL, "GRU4Rec", "DreamRec's recipe", "DAE4Rec", "DAE4Rec improved")
 FACTS = ("memory", "users_per_second")

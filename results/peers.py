@@ -35,6 +35,17 @@ from dae4rec_core.ranking import evaluate, ranks
 from dae4rec_core.state import EarlyStopping
 from dae4rec_core.streams import seed_of, stream, weights_from
 
+# chosen on validation by an earlier search, see search.csv; in the main table `search.chosen` takes their place
+PEER_SETTINGS: dict[str, dict[str, Any]] = {
+    "SASRec": {"dim": 64, "dropout": 0.1, "lr": 6e-4, "batch_size": 512, "max_len": 50},
+    "GRU4Rec": {"dim": 128, "dropout": 0.5, "lr": 1e-3, "batch_size": 512, "max_len": 50},
+}
+# how much of the history counts depends on whether people return
+KNN_SETTINGS: dict[str, dict[str, Any]] = {
+    "raw": {"neighbours": 266, "max_len": 20},
+    "first visits": {"neighbours": 50, "max_len": 1},
+}
+
 SAMPLE = "sample"  # the validation answers that choose an epoch, see `validation_sample`
 FIELDS = ("history", "target", "user", "seen")  # of Examples
 

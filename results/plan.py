@@ -5,27 +5,18 @@ from typing import Any
 
 from dae4rec_core.config import DEPARTURES, PRESETS
 from results.grid import BY_TIME, FILTERS, REAL, SEEDS, S, Unit, town_name
+from results.peers import KNN_SETTINGS, PEER_SETTINGS
+from results.search import METHODS, SETS, chosen
 
 DATA = ("town", *REAL)
 # online_retail has one invoice a sequence, where nothing is listed twice: both filters keep the same lines
 FILTERS_OF = {name: ("first visits",) if name == "online_retail" else tuple(FILTERS) for name in DATA}
-ABLATED = (("gowalla", "raw"), ("retailrocket", "first visits"))  # the sets of Table 3, Figure 4 and notebook 08
-TIMED = (("gowalla", "first visits"), ("retailrocket", "first visits"))  # of Figure 3: a thousand steps take long
+ABLATED = SETS  # of Table 3, Figures 3 and 4 and notebook 08
+LONG = ("foursquare_us", "first visits")  # of Figure 4 too, since the paper says that longer sequences need less delta
 DELTAS = (0.01, 0.1, 1.0, 100.0, 1000.0)  # 0 and the default come with Table 3
 STEPS = (1, 2, 5, 10, 20, 50, 100, 200)  # of T = 1000, as in Figure 3
 
-# chosen on validation by `python -m results search` under rules 1, see search.csv and grid.RULES
-PEER_SETTINGS: dict[str, dict[str, Any]] = {
-    "SASRec": {"dim": 64, "dropout": 0.1, "lr": 6e-4, "batch_size": 512, "max_len": 50},
-    "GRU4Rec": {"dim": 128, "dropout": 0.5, "lr": 1e-3, "batch_size": 512, "max_len": 50},
-}
-# how much of the history counts depends on whether people return
-KNN_SETTINGS: dict[str, dict[str, Any]] = {
-    "raw": {"neighbours": 266, "max_len": 20},
-    "first visits": {"neighbours": 50, "max_len": 1},
-}
-
-# notebook 08: the improved configuration (which stands in the main table) with one piece taken out or put back
+# notebook 08: the improved configuration, as it stands in the main table, with one piece taken out or put back
 PIECES: dict[str, dict[str, Any]] = {
     "without ranking term": {"rank_weight": 0.0, "returns": False},  # nothing else teaches the returns
     "without sphere": {"geometry": "free"},
@@ -33,8 +24,6 @@ PIECES: dict[str, dict[str, Any]] = {
     "without neighbours": {"neighbours": 0.0},
     "without positions": {"positions": False},
     "with AIME": {"delta": 10.0},
-    "with half the width": {"dim": 64},
-    "with its first settings": {"max_len": 20, "dropout": 0.5, "lr": 1e-3, "lr_embedding": 1e-3},
 }
 
 # what diffusion adds to it, notebook 08. Adam's steps don't change with the scale of the loss, so a ranking term of
@@ -42,7 +31,7 @@ PIECES: dict[str, dict[str, Any]] = {
 CONTROLS: dict[str, dict[str, Any]] = {
     "L_Diff = 0": {"preset": "improved", "changes": {"rank_weight": 1e8}},
     "cross-entropy alone": {"preset": "improved", "network": "cross-entropy alone"},
-    "SASRec, returns and neighbours": {"changes": PEER_SETTINGS["SASRec"] | {"gains": True}},
+    "SASRec, returns and neighbours": {"changes": chosen("SASRec") | {"gains": True}},
 }
 # from the letter to the reference and back, one departure at a time. `steps` is measured on both ends themselves: how
 # many steps are taken is no matter of training
@@ -77,13 +66,7 @@ def units() -> list[Unit]:
             if seed == 0:
                 found += [Unit("main", data, name, "baselines", 0)]
                 found += [Unit("main", data, name, "item-kNN", 0, changes=KNN_SETTINGS[name])]
-            found += [
-                Unit("main", data, name, "DAE4Rec", seed, "reference"),
-                Unit("main", data, name, "DAE4Rec improved", seed, "improved"),
-                Unit("main", data, name, "SASRec", seed, changes=PEER_SETTINGS["SASRec"]),
-                Unit("main", data, name, "DreamRec's recipe", seed, "dreamrec", steps=(), markov=True),
-                Unit("main", data, name, "GRU4Rec", seed, changes=PEER_SETTINGS["GRU4Rec"]),
-            ]
+            found += [searched(data, name, method, seed) for method in METHODS]
         for data, name in ABLATED:
             found += [
                 Unit("table 3", data, name, "-C", seed, "reference", {"delta": 0.0}),
@@ -91,13 +74,10 @@ def units() -> list[Unit]:
             ]
             found += [Unit("beyond", data, name, piece, seed, "improved", change) for piece, change in PIECES.items()]
             found += [Unit("beyond", data, name, "mean of samples", seed, "reference", samples=16)]
-            found += [Unit("figure 4", data, name, f"delta {d:g}", seed, "reference", {"delta": d}) for d in DELTAS]
+            found += deltas(data, name, seed)
             found += [Unit("controls", data, name, control, seed, **what) for control, what in CONTROLS.items()]
             found += [Unit("collapse", data, name, change, seed, **what) for change, what in COLLAPSE.items()]
             found += departures(data, name, seed)
-        for data, name in TIMED:
-            # RecTools' defaults, but for max_len; an hour a run on one core, hence two sets
-            found += [Unit("main", data, name, "eSASRec", seed, changes={"max_len": 50, "negatives": 256})]
             long = {"timesteps": 1000}
             found += [Unit("figure 3", data, name, "T = 1000", seed, "reference", long, STEPS, markov=True)]
         if seed in TOWN_SEEDS:
@@ -107,7 +87,22 @@ def units() -> list[Unit]:
             found += compared("by time", data, name + BY_TIME, seed)
         for data, name in PREDICTED:
             found += compared("prediction", data, name, seed)
+    found += [unit for seed in SEEDS for unit in deltas(*LONG, seed)]
+    # RecTools' defaults, but for max_len; an hour a run on one core, hence two sets, and last
+    settings = {"max_len": 50, "negatives": 256}
+    found += [Unit("main", *where, "eSASRec", seed, changes=settings) for seed in SEEDS for where in ABLATED]
     return found
+
+
+def searched(data: str, name: str, method: str, seed: int) -> Unit:
+    """A run of the main table with the settings that the search chose."""
+    chain = {"steps": (), "markov": True} if method == "DreamRec's recipe" else {}
+    return Unit("main", data, name, method, seed, METHODS[method].preset, chosen(method), **chain)
+
+
+def deltas(data: str, name: str, seed: int) -> list[Unit]:
+    """Figure 4: the reference with other values of delta."""
+    return [Unit("figure 4", data, name, f"delta {d:g}", seed, "reference", {"delta": d}) for d in DELTAS]
 
 
 def departures(data: str, name: str, seed: int) -> list[Unit]:

@@ -17,11 +17,13 @@ is not searched.
 
 import json
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
+import pandas as pd
 import torch
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.distributions import CategoricalDistribution as Choice
@@ -31,13 +33,14 @@ from dae4rec_core.events import Event
 from dae4rec_core.ranking import mean_metrics
 from dae4rec_core.training import Exploded, fit
 from results import grid, peers
-from results.plan import PEER_SETTINGS
+from results.peers import PEER_SETTINGS
 
 SETS = (("gowalla", "first visits"), ("retailrocket", "first visits"))
 TRIALS = 24
 RUNGS = ((TRIALS, 60), (8, 180), (3, 540))  # trials, and seconds of the processor for each on each of SETS
 TABLES = grid.FOLDER / "search"  # a table for each method
 METRICS = ("HR@10", "NDCG@10")
+CLOSE = 0.002  # of NDCG@10: less than one standard error of a trial's value, which has some 10,000 answers
 UNLIMITED = 10_000  # epochs: the seconds end a trial, or the patience
 
 Space = dict[str, BaseDistribution]
@@ -126,21 +129,39 @@ def search(name: str, folder: Path) -> None:
         print(f"{name}, trial {trial}, {data}, {seconds} s: NDCG@10 {found['NDCG@10']:.4f}", flush=True)
         return [[found | {"settings": json.dumps(settings)}]]
 
-    chosen = list(range(TRIALS))
+    trials = list(range(TRIALS))
     for keep, seconds in RUNGS:
-        chosen = chosen[:keep]
-        todo = [(trial, seconds, *where) for trial in chosen for where in SETS]
+        trials = trials[:keep]
+        todo = [(trial, seconds, *where) for trial in trials for where in SETS]
         grid.fill((table_of(name),), ("trial", "budget", "data", "filter"), todo, measure)
-        chosen = best_first(name, seconds)
+        trials = best_first(name, seconds).index.tolist()
 
 
-def best_first(name: str, seconds: int) -> list[int]:
-    """The trials that a method made with this budget on all SETS, the best one first; of equal ones the earlier."""
+def best_first(name: str, seconds: int) -> pd.Series:
+    """The values of the trials that a method made with this budget on all SETS, the best one first."""
     table = grid.read_csv(table_of(name))
     table = table[(table["budget"] == seconds) & (table["rules"] == grid.RULES)]
     values = table.assign(log=np.log(table["NDCG@10"].clip(lower=1e-6))).groupby("trial")["log"].agg(["mean", "size"])
-    values = values[values["size"] == len(SETS)]
-    return values["mean"].sort_values(ascending=False, kind="stable").index.tolist()
+    values = np.exp(values.loc[values["size"] == len(SETS), "mean"])
+    return values.sort_values(ascending=False, kind="stable")  # of equal ones the earlier first
+
+
+@cache
+def chosen(name: str) -> dict[str, Any]:
+    """For the main table, what the search changes in a method's preset; of a peer all settings.
+
+    A peer has those of its best trial. A preset, which is the first trial, stays where it is CLOSE to the best.
+    Raises ValueError before the method's search is over.
+    """
+    trials, seconds = RUNGS[-1]
+    values = best_first(name, seconds)
+    if len(values) < trials:
+        raise ValueError(f"The search for {name} isn't over; go on with `python -m results search`.")
+    preset = PRESETS[METHODS[name].preset].flat() if METHODS[name].preset else {}
+    best = 0 if preset and values.get(0, 0.0) > values.iloc[0] - CLOSE else values.index[0]
+    table = grid.read_csv(table_of(name)).set_index(["budget", "trial"])
+    settings = json.loads(table.loc[(seconds, best), "settings"].iloc[0])
+    return {key: value for key, value in settings.items() if key not in preset or preset[key] != value}
 
 
 def judge(unit: grid.Unit, seconds: float, folder: Path) -> dict[str, Any]:

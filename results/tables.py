@@ -26,8 +26,10 @@ RIVALS = (
     ("item-kNN", ""),
     ("GRU4Rec", ""),
     ("SASRec", ""),
+    ("eSASRec", ""),
     ("DreamRec's recipe", "Markov chain"),
 )
+FORMS = (("DAE4Rec, letter", FULL), ("DAE4Rec, counts", FULL), ("DAE4Rec", f"S={grid.S}"))  # shown, not compared
 
 
 def gather() -> pd.DataFrame:
@@ -124,8 +126,10 @@ def as_text(runs: pd.DataFrame) -> str:
         "| HR@10 / NDCG@10 | " + " | ".join(f"{data}, {filter}" for data, filter in sets) + " |",
         "|---" * (len(sets) + 1) + "|",
     ]
-    for method, variant in (*RIVALS, ("DAE4Rec", f"S={grid.S}"), *OURS):
+    for method, variant in (*RIVALS, *FORMS, *OURS):
         rows = test[(test["method"] == method) & (test["variant"].fillna("") == variant)]
+        if rows.empty:
+            continue
         name = variant if method == "baselines" else method
         name += ", no compensator" if variant == f"S={grid.S}" else ""
         cells = []

@@ -28,7 +28,8 @@ from dae4rec_core.training import fit
 from results import __main__ as command
 from results import conformal, cost, grid, maps, peers, search, similarity, tables, understand
 from results.controls import CrossEntropyAlone, HeldAnswers
-from results.plan import CONTROLS, PEER_SETTINGS, TINY, departures, units
+from results.peers import PEER_SETTINGS
+from results.plan import CONTROLS, TINY, departures, units
 
 RAW, FIRST_VISITS = (Config().replace(repeats=repeats, max_len=5) for repeats in ("keep", "first_visits"))
 
@@ -519,12 +520,37 @@ def test_a_search_halves_by_both_sets_and_goes_on(elsewhere, monkeypatch):
     monkeypatch.setattr(search, "judge", judge)
     with pytest.raises(KeyboardInterrupt):
         search.search("SASRec", elsewhere)
+    with pytest.raises(ValueError, match="isn't over"):
+        search.chosen.__wrapped__("SASRec")
     search.search("SASRec", elsewhere)
     both = np.sqrt(np.prod(list(ndcg.values()), axis=0))
     best = np.argsort(-both)[:2].tolist()
     assert asked[-4:] == [(n, 3, data) for n in best for data, _ in search.SETS]
     assert len(asked) == 6 * 2 + 2 * 2 + 1  # what was measured before the stop is not measured again
-    assert search.best_first("SASRec", 3) == sorted(best, key=lambda n: -both[n])
+    found = search.best_first("SASRec", 3)
+    assert found.to_dict() == pytest.approx({n: both[n] for n in best}) and found.is_monotonic_decreasing
+    assert search.chosen.__wrapped__("SASRec") == {"lr": max(best, key=lambda n: both[n])}
+
+
+@pytest.mark.parametrize("name", search.METHODS)
+def test_the_main_table_has_the_settings_of_the_best_trial(name):
+    """As the table of the search says, by hand: the root of the product over both sets; a preset stays when close."""
+    table = grid.read_csv(search.table_of(name))
+    last = table[table["budget"] == table["budget"].max()]
+    values = last.groupby("trial")["NDCG@10"].prod() ** 0.5
+    best = 0 if search.METHODS[name].preset and values.get(0, 0) > values.max() - 0.002 else values.idxmax()
+    wanted = json.loads(last[last["trial"] == best]["settings"].iloc[0])
+    mine = [unit for unit in units() if (unit.study, unit.method) == ("main", name)]
+    assert len(mine) == 27
+    for unit in mine:
+        has = grid.PRESETS[unit.preset].replace(**unit.changes).flat() if unit.preset else unit.changes
+        assert wanted.items() <= has.items()
+
+
+@pytest.mark.parametrize("name", ["DAE4Rec", "DAE4Rec improved"])
+def test_the_studies_vary_what_the_main_table_has(name):
+    """They start from the presets, so the main table must have these too."""
+    assert search.chosen(name) == {}
 
 
 def test_a_trial_ends_with_its_seconds_and_keeps_the_best_epoch(ring, elsewhere, monkeypatch, tiny):
