@@ -5,8 +5,8 @@ A draw is a point among the items' vectors, not an item. It stands for the items
     p(v | e^0) = softmax_v( (s_v - |e_v|^2 / 2) / w^2 ),   s_v the score of item v for this draw
 
 s_v comes from `model.assignment`. For the paper's model s_v = e^0 . e_v, so this is a Gaussian kernel of width w around
-the draw; w = 0 is its nearest item. On the sphere all |e_v| are 1, and for the MLP w = 1 is the softmax that the
-ranking term trains. p(v | history) is the mean over draws.
+the draw; w = 0 is its nearest item. On the sphere all |e_v| are 1, and for the MLP without neighbours w = 1 is the
+softmax that the ranking term trains. p(v | history) is the mean over draws.
 """
 
 import math

@@ -17,7 +17,8 @@ def training_bytes(dataset: Dataset, split: Split, config: Config) -> float:
 
     PROCESS and ROW x interactions, whatever is trained;
     examples: N x max_len x 8 bytes, and while they are made three more arrays of that size;
-    parameters: 4 bytes each, five times: weights, gradients, Adam's two moments, the best epoch's copy;
+    parameters: 4 bytes each, five times: weights, gradients, Adam's two moments, the best epoch's copy; or what the
+    graph auto-encoder held before them, if that is more: |V| x hidden x 4 bytes, seven times, measured;
     batch scores, with a ranking term: |V| x batch_size x 4 bytes, four times: products, with gains, log-softmax, its
     gradient.
 
@@ -29,8 +30,10 @@ def training_bytes(dataset: Dataset, split: Split, config: Config) -> float:
     examples = n_examples * config.data.max_len * 8
     with torch.device("meta"):  # shapes without memory
         parameters = 4 * sum(p.numel() for p in make_model(dataset.n_items, config).parameters())
+    pretrains = config.diffusion.delta > 0 and config.diffusion.aime_target == "gae"
+    auto_encoder = 7 * 4 * dataset.n_items * config.model.hidden if pretrains else 0
     batch_scores = 4 * dataset.n_items * min(config.train.batch_size, n_examples) if config.beyond.rank_weight else 0
-    return PROCESS + ROW * len(dataset.items) + 4 * examples + 5 * parameters + 4 * batch_scores
+    return PROCESS + ROW * len(dataset.items) + 4 * examples + max(5 * parameters, auto_encoder) + 4 * batch_scores
 
 
 def check_memory(dataset: Dataset, split: Split, config: Config) -> None:

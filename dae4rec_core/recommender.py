@@ -178,6 +178,8 @@ class Recommender:
         generator = stream(whole("seed", seed, least=0), purpose)
         x_T = torch.randn(1, self.model.config.model.dim, generator=generator) if shared_noise else None
         if not self.model.ranks_by_draw:
+            if steps is not None:
+                choose_tau(self.model.config.diffusion.timesteps, whole("steps", steps))  # refuses what no chain has
             return self._scorer(lambda h, _: torch.zeros_like(h))
         return self._scorer(lambda h, history: self._sample(h, history, steps, compensate, x_T, generator))
 

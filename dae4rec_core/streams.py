@@ -1,7 +1,7 @@
 """Random numbers: one seed, and from it a stream of its own for each purpose.
 
 Two purposes never share numbers: E is not a copy of W_0, and what judges a model was not there when it was trained.
-All streams live on the CPU, so a run draws the same noise on every device.
+All streams but dropout's live on the CPU, so a run draws the same noise on every device.
 """
 
 import contextlib
@@ -49,5 +49,5 @@ def torch_stream(device: torch.device) -> torch.Generator:
 def weights_from(seed: int, purpose: Purpose) -> Iterator[None]:
     """Modules made inside draw their first weights from this stream; torch's own stream is left as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(seed, purpose))
+        torch.default_generator.manual_seed(seed_of(seed, purpose))  # torch.manual_seed would reach CUDA's too
         yield

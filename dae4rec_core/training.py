@@ -357,7 +357,6 @@ def learn_last_step(
     """
     settings, device = model.config.train, model.device
     train, validation = train.to(device), validation.to(device)
-    model.requires_grad_(False)
     optimizer = torch.optim.Adam(compensator.parameters(), lr=settings.lr, fused=True)
     stopping = EarlyStopping(settings.compensator_epochs)  # all epochs are run
     torch.manual_seed(seed_of(settings.seed, "dropout"))
@@ -371,7 +370,8 @@ def learn_last_step(
         total = torch.zeros((), device=device)
         for rows in torch.randperm(len(train), generator=order).to(device).split(settings.batch_size):
             e_tau1, h = (part[rows] for part in learning)
-            loss = compensator_objective(model, compensator, e_tau1, h, train.history[rows], train.target[rows])
+            with frozen(model):
+                loss = compensator_objective(model, compensator, e_tau1, h, train.history[rows], train.target[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -384,7 +384,19 @@ def learn_last_step(
         found = {"L_Com": l_com, "HR@10": metrics["HR@10"], "NDCG@10": metrics["NDCG@10"]}
         report(callbacks, Event("compensator", epoch, settings.compensator_epochs, found))
     stopping.restore(compensator)
-    model.requires_grad_(True)
+
+
+@contextlib.contextmanager
+def frozen(model: DAE4Rec) -> Iterator[None]:
+    """What is computed inside sends no gradient to the model's weights, which are as before after it."""
+    learning = [weight for weight in model.parameters() if weight.requires_grad]
+    for weight in learning:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in learning:
+            weight.requires_grad_(True)
 
 
 def compensator_objective(

@@ -1,5 +1,8 @@
 """The estimate of what a training holds, by hand, and what is refused because of it."""
 
+import subprocess
+import sys
+
 import psutil
 import pytest
 
@@ -7,6 +10,24 @@ from dae4rec_core.config import PRESETS
 from dae4rec_core.memory import training_bytes
 from dae4rec_core.method.variants import make_model
 from dae4rec_core.training import fit
+
+# prints what two steps of pretraining hold at most, and the estimate of a training, both in bytes
+SCRIPT = """
+import numpy as np
+import pandas as pd
+from dae4rec_core.config import Config
+from dae4rec_core.data.dataset import encode, leave_last_out, training_graph
+from dae4rec_core.experiments.diagnosis import peak_bytes
+from dae4rec_core.memory import training_bytes
+from dae4rec_core.method.gae import pretrain_gae
+
+items = [f"i{{n}}" for n in range({n_items})]
+rows = pd.DataFrame({{"user_id": [f"u{{n // 10}}" for n in range({n_items})], "item_id": items}})
+dataset = encode(rows.assign(timestamp=range({n_items})))
+split, config = leave_last_out(dataset), Config().replace(gae_steps=2, gae_pairs=1000)
+pretrain_gae(training_graph(dataset, split), config)
+print(peak_bytes(), training_bytes(dataset, split, config))
+"""
 
 
 def test_memory_is_the_sum_of_its_terms(ring):
@@ -25,6 +46,17 @@ def test_memory_is_the_sum_of_its_terms(ring):
         sum(p.numel() for p in make_model(dataset.n_items, c).parameters()) for c in (config, config.replace(dim=64))
     ]
     assert grown(dim=64) == 5 * 4 * (parameters[1] - parameters[0])
+
+
+def test_the_auto_encoder_counts_where_it_is_trained():
+    """More items in a process of its own: what it holds more at most, as the system says, is what is estimated."""
+    grown = {}
+    for n_items in (20_000, 100_000):
+        script = SCRIPT.format(n_items=n_items)
+        found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        grown[n_items] = [float(word) for word in found.stdout.split()]
+    measured, estimated = (grown[100_000][n] - grown[20_000][n] for n in (0, 1))
+    assert 0.7 < measured / estimated < 1.1
 
 
 @pytest.mark.parametrize("name", ["dim", "hidden", "max_len"])

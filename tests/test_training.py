@@ -353,6 +353,23 @@ def test_the_compensator_trains_nothing_else(ring, tiny, trained):
     assert all(parameter.requires_grad for parameter in trained.model.parameters())
 
 
+def test_a_compensator_that_is_stopped_leaves_the_model_as_it_was(ring, tiny, trained):
+    """Weights that learn go on learning, and one that was frozen before stays frozen."""
+    recommender = Recommender(copy.deepcopy(trained.model), trained.item_ids)
+    recommender.model.embedding.weight.requires_grad_(False)
+    before = [weight.requires_grad for weight in recommender.model.parameters()]
+
+    def stop(event):
+        raise KeyboardInterrupt
+
+    data = training_examples(*ring, tiny), validation_sample(*ring, tiny)
+    with pytest.raises(KeyboardInterrupt):
+        train_compensator(recommender, *data, 5, [stop])
+    assert [weight.requires_grad for weight in recommender.model.parameters()] == before
+    train_compensator(recommender, *data, 5)
+    assert [weight.requires_grad for weight in recommender.model.parameters()] == before
+
+
 def test_no_compensator_is_registered_without_an_epoch(ring, tiny, one_sentence):
     history = History()
     bare = fit(*ring, tiny.replace(compensator_epochs=0), "cpu", [history])

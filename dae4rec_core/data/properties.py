@@ -29,12 +29,11 @@ def properties(dataset: Dataset, split: Split) -> dict[str, float]:
     has_past = len(items) - len(sequences)
     steps = steps_of(sequences, 1)
     counts = transition_counts(sequences, dataset.n_items)
-    joined = (counts + counts.T).tolil()
-    joined.setdiag(0)
+    joined = (counts + counts.T).tocsr()
     return {
         "returns": met.sum() / max(1, has_past),
         "self-transitions": float((steps[:, 0] == steps[:, 1]).mean()) if len(steps) else 0.0,
-        "density": joined.tocsr().count_nonzero() / (dataset.n_items * (dataset.n_items - 1)),
+        "density": (joined.nnz - np.count_nonzero(joined.diagonal())) / (dataset.n_items * (dataset.n_items - 1)),
         "negative eigenvalues": negative_share(counts),
         "asymmetry": asymmetry(counts),
         "history length": len(items) / len(sequences),

@@ -156,8 +156,8 @@ def write_posterior(
     state: Path | None = None,
 ) -> None:
     """Train the preset posterior, in all that it leaves open as `config` is, and save it with half precision."""
-    theirs, defaults = PRESETS["posterior"].to_dict(), Config().to_dict()
-    changes = {name: value for part in theirs for name, value in theirs[part].items() if value != defaults[part][name]}
+    defaults = Config().flat()
+    changes = {name: value for name, value in PRESETS["posterior"].flat().items() if value != defaults[name]}
     recommender = fit(dataset, split, config.replace(**changes), device, callbacks, state)
     checkpoint.save(recommender, folder / "posterior", half=True, data=dataset.name)
 

@@ -72,13 +72,18 @@ class ConformalSets:
         return torch.from_numpy(np.concatenate(found))
 
     def sets(self, p: Tensor, level: float, groups: np.ndarray | None = None) -> Tensor:
-        """Which items are in each user's set at a level such as 0.9: (N, |V|) booleans, p-value > 1 - level.
+        """Which items are in each user's set at a level such as 0.9: (N, |V|) booleans, see `inside`.
 
         p and groups as in `p_values`. Raises ValueError for a level outside 0..1.
         """
         if not 0 < level < 1:
             raise ValueError(f"level is {level}; give a number between 0 and 1, such as 0.9.")
-        return self.p_values(p, groups) > 1 - level
+        return inside(self.p_values(p, groups), level)
+
+
+def inside(p_values: Tensor, level: float) -> Tensor:
+    """p-value > 1 - level, where 1 - 0.9 counts as 0.1: the next p-value is at least 1 / (n + 1) away."""
+    return p_values > 1 - level + 1e-9
 
 
 def conformal_rows(
@@ -95,20 +100,20 @@ def conformal_rows(
             chosen = ConformalSets(*before[:2], before[2] if by_group else None, strangeness)
             p_values = chosen.p_values(p, groups if by_group else None)
             for level in LEVELS:
-                sets = p_values > 1 - level
+                sets = inside(p_values, level)
                 held = sets.gather(1, target.unsqueeze(1)).squeeze(1).numpy()
                 size = sets.sum(1).numpy()
                 for group in ("all", *np.unique(groups).tolist()):
-                    inside = np.full(len(p), True) if group == "all" else groups == group
+                    members = np.full(len(p), True) if group == "all" else groups == group
                     yield {
                         "strangeness": strangeness,
                         "by group": by_group,
                         "level": level,
                         "group": group,
-                        "users": int(inside.sum()),
-                        "coverage": float(held[inside].mean()),
-                        "mean size": float(size[inside].mean()),
-                        "median size": float(np.median(size[inside])),
+                        "users": int(members.sum()),
+                        "coverage": float(held[members].mean()),
+                        "mean size": float(size[members].mean()),
+                        "median size": float(np.median(size[members])),
                     }
 
 

@@ -42,16 +42,19 @@ def baseline_rows(dataset: Dataset, split: Split, config: Config) -> Iterator[di
 def ceiling_rows(data: str | Path, dataset: Dataset, split: Split, config: Config) -> Iterator[dict]:
     """What the true law reaches, where the law behind the data is known (a town folder); nothing elsewhere.
 
-    Two rows a part: ranking by the next-venue law given the user's latent taste, home and habit, and given the history
-    alone; seen items are left out where they are for every method. The law is asked with the filtered history, so
-    under a filter it knows less of the visits than the simulator did. Both know the hour of the last visit, which
-    DAE4Rec does not.
+    Two rows a part: ranking the catalogue by the next-venue law given the user's latent taste, home and habit, and
+    given the history alone; seen items are left out where they are for every method. The law is asked with the filtered
+    history, so under a filter it knows less of the visits than the simulator did. Both know the hour of the last visit,
+    which DAE4Rec does not.
     """
     if not (Path(data) / "town.json").is_file():
         return
     law, users = load_town_law(data), pd.read_csv(Path(data) / "users.csv.gz")
     exclude_seen = config.data.repeats == "first_visits"
     owner = np.repeat(np.arange(dataset.n_users), np.diff(dataset.offsets))
+    catalogue = law.index_of(dataset.item_ids)  # the venues that the k-core left
+    place = np.full(law.n_venues, -1)
+    place[catalogue] = np.arange(len(catalogue))
     for part in PARTS:
         targets = getattr(split, part)
         end = np.zeros(dataset.n_users, dtype=int)
@@ -67,8 +70,8 @@ def ceiling_rows(data: str | Path, dataset: Dataset, split: Split, config: Confi
         tables: dict[str, list[pd.DataFrame]] = {"the law, given latents": [], "the law, given history": []}
         for _, target, *laws in town_ceiling(law, users, visits, exclude_seen=exclude_seen):
             for table, scores in zip(tables.values(), laws, strict=True):
-                better, tied = rank_of(torch.from_numpy(scores), torch.from_numpy(target))
-                table.append(metrics_of_ranks(better, tied, scores.shape[1]))
+                better, tied = rank_of(torch.from_numpy(scores[:, catalogue]), torch.from_numpy(place[target]))
+                table.append(metrics_of_ranks(better, tied, dataset.n_items))
         for name, found in tables.items():
             yield {"part": part, "method": name, **pd.concat(found).mean().to_dict()}
 

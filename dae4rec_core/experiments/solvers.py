@@ -136,7 +136,8 @@ def law_given_history(
 ) -> Tensor | None:
     """p(next item | history) of examples of a part, "validation" or "test": (B, |V|) float64 on the CPU, rows sum to 1.
 
-    None where nobody knows it: elsewhere than in a town folder, and where visits were filtered out of the histories.
+    None where nobody knows it: elsewhere than in a town folder, and where a rule for repeats took visits out of the
+    histories. (The k-core may have taken some too.)
     The law knows the hour of the last visit and all that came before it, which the model doesn't.
     """
     if not (Path(data) / "town.json").is_file() or config.data.repeats != "keep":

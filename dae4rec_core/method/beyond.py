@@ -150,16 +150,17 @@ def neighbours(counts: sparse.csr_matrix, history: Tensor) -> tuple[Tensor, Tens
     c = sum_k counts[v_k] / k over the newest three items v_1, v_2, v_3. counts: (|V|, |V|); history: (B, L), PAD on the
     left. Returns items and gains, two (B, M), filled with PAD and 0.
     """
-    total = sparse.csr_matrix((len(history), counts.shape[1]))
-    for k in range(1, min(3, history.shape[1]) + 1):
-        items = history[:, -k].numpy()
+    newest, back = history[:, -3:].unique(dim=0, return_inverse=True)  # many draws for one user are one history
+    total = sparse.csr_matrix((len(newest), counts.shape[1]))
+    for k in range(1, newest.shape[1] + 1):
+        items = newest[:, -k].numpy()
         total = total + sparse.diags((items != PAD) / k) @ counts[items.clip(min=0)]
     total = total.tocsr()
     total.eliminate_zeros()
     filled = np.arange(max(1, int(np.diff(total.indptr).max()))) < np.diff(total.indptr)[:, None]  # (B, M)
     found, gains = np.full(filled.shape, PAD), np.zeros(filled.shape, dtype=np.float32)
     found[filled], gains[filled] = total.indices, np.log1p(total.data)
-    return torch.from_numpy(found), torch.from_numpy(gains)
+    return torch.from_numpy(found)[back], torch.from_numpy(gains)[back]
 
 
 def pretrain_counts(

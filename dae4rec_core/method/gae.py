@@ -53,9 +53,12 @@ def similarity(z: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
 
 
 def balanced_pos_weight(graph: ItemGraph) -> float:
-    """Zeros of A over its ones: the weight that makes edges and non-edges count the same (Kipf & Welling 2016)."""
+    """Zeros of A over its ones: the weight that makes edges and non-edges count the same (Kipf & Welling 2016).
+
+    A graph that joins everything counts as one with a single zero, so that the edges keep a weight.
+    """
     ones = 2 * len(graph.edges) + graph.n_items
-    return (graph.n_items**2 - ones) / ones
+    return max(graph.n_items**2 - ones, 1) / ones
 
 
 def pretrain_gae(

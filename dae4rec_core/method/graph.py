@@ -58,10 +58,12 @@ def transition_counts(sequences: Sequence, n_items: int, window: int = 1, symmet
 
 def steps_of(sequences: Sequence, distance: int) -> np.ndarray:
     """All pairs (item, item `distance` places later), in order: (N, 2)."""
-    pairs = [
-        np.stack([np.asarray(s)[:-distance], np.asarray(s)[distance:]], axis=1) for s in sequences if len(s) > distance
-    ]
-    return np.concatenate(pairs) if pairs else np.empty((0, 2), dtype=np.int64)
+    if not len(sequences):
+        return np.empty((0, 2), dtype=np.int64)
+    items = np.concatenate([np.asarray(s, dtype=np.int64) for s in sequences])
+    owner = np.repeat(np.arange(len(sequences)), [len(s) for s in sequences])
+    together = owner[distance:] == owner[:-distance]
+    return np.stack([items[:-distance][together], items[distance:][together]], axis=1)
 
 
 def adjacency(graph: ItemGraph) -> Tensor:

@@ -144,7 +144,7 @@ def pair_sum(
     budget: pairs to look at; None, or as many as half the matrix holds, means exact. A smaller one draws sqrt(budget)
         rows and as many columns by `generator` (on the CPU); the estimate is unbiased.
     tile: edge length of a tile; None chooses 1024 on a CPU and 8192 on a GPU.
-    precision: of the tile products, "float32", "tf32" (CUDA) or "bfloat16"; sums are float32 at least.
+    precision: of z's tile products, "float32", "tf32" (CUDA) or "bfloat16"; sums are float32 at least.
     Raises ValueError for an unknown precision, or a tile that does not fit into memory.
     """
     if precision not in PRECISIONS:

@@ -61,5 +61,5 @@ class PosteriorDAE4Rec(BeyondDAE4Rec):
         return super().query(self.denoiser(torch.zeros_like(h), last, h), history, h)
 
     def assignment(self, e_0: Tensor, history: Tensor, h: Tensor) -> Query:
-        """Which item a draw e^0 stands for: returns and neighbours had their say when it was drawn."""
+        """Which item a draw e^0 stands for: returns had their say when it was drawn; neighbours count in lists only."""
         return Query(e_0 / math.sqrt(self.config.model.dim))

@@ -26,6 +26,7 @@ def make_alpha_bar(name: str, timesteps: int) -> Tensor:
     if name == "linear":
         scale = 1000 / timesteps
         betas = torch.linspace(1e-4 * scale, 0.02 * scale, timesteps, dtype=torch.float64)
+        betas[-1] = 0.02 * scale  # also where T = 1, of which linspace gives the first end
     elif name == "cosine":
         t = torch.arange(timesteps + 1, dtype=torch.float64) / timesteps
         f = torch.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from dae4rec_core.experiments.conformal import LEVELS, STRANGENESS, ConformalSets, conformal_rows, mass_above
+from dae4rec_core.experiments.conformal import LEVELS, STRANGENESS, ConformalSets, conformal_rows, inside, mass_above
 
 ITEMS = 30
 
@@ -35,6 +35,14 @@ def test_sets_are_split_conformal_by_sorting(kind, level):
     limit = own[math.ceil(38 * level) - 1]
     found = ConformalSets(before, target, strangeness=kind).sets(p, level)
     assert found.numpy().tolist() == (strange(p.numpy(), kind) <= limit + 1e-12).tolist()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("n", [9, 19, 99, 999])
+def test_a_set_ends_where_the_level_is_a_whole_rank(n, level):
+    """Where (n + 1) x level is whole, 1 - level of floats is a hair off: the item of that rank is the last one."""
+    p_values = torch.arange(1, n + 2, dtype=torch.double) / (n + 1)
+    assert inside(p_values, level).sum() == math.ceil(round((n + 1) * level, 6))
 
 
 @pytest.mark.parametrize("kind", STRANGENESS)

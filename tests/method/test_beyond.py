@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import sparse
 
 from dae4rec_core import checkpoint
 from dae4rec_core.config import PRESETS, Config
@@ -247,6 +248,19 @@ def test_neighbours_are_counted_by_hand():
         assert len(items[user][real].unique()) == real.sum()
         found[items[user][real]] = gains[user][real]
         np.testing.assert_allclose(found, np.log1p(expected), rtol=1e-6, atol=1e-6)
+
+
+def test_histories_that_share_their_newest_items_gain_the_same():
+    rng = np.random.default_rng(0)
+    counts = sparse.random(12, 12, 0.3, "csr", random_state=0)
+    history = torch.from_numpy(rng.integers(-1, 3, (40, 5)))  # many are alike in their newest three
+    items, gains = neighbours(counts, history)
+    for row in range(len(history)):
+        alone = [part[0].tolist() for part in neighbours(counts, history[row : row + 1])]
+        found = dict(zip(items[row].tolist(), gains[row].tolist(), strict=True))
+        assert {item: gain for item, gain in found.items() if item != PAD} == {
+            item: gain for item, gain in zip(*alone, strict=True) if item != PAD
+        }
 
 
 def test_an_item_without_neighbours_gains_nothing_and_a_short_history_has_fewer():

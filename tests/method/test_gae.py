@@ -14,7 +14,7 @@ from torch_geometric.nn import GCNConv
 
 from dae4rec_core.config import Config
 from dae4rec_core.method.gae import GAE, balanced_pos_weight, pretrain_gae, propagate, similarity
-from dae4rec_core.method.graph import ItemGraph, adjacency, normalized_adjacency
+from dae4rec_core.method.graph import ItemGraph, adjacency, normalized_adjacency, transition_graph
 from dae4rec_core.method.losses import gae_loss
 from dae4rec_core.streams import weights_from
 
@@ -118,6 +118,11 @@ def test_the_plain_loss_hardly_leaves_log_2_and_the_balanced_one_learns_the_edge
     assert gap > 0.15
     assert collapsed.norm(dim=1).mean() < 0.6 * balanced.norm(dim=1).mean()
     assert edge_auc(balanced, sparse_graph) > 0.99
+
+
+def test_a_graph_that_joins_everything_keeps_a_weight():
+    everything = transition_graph([[0, 1, 2, 0]], 3)
+    assert 0 < balanced_pos_weight(everything) == pytest.approx(1 / 9)
 
 
 def test_pretraining_on_random_pairs_learns_as_well(sparse_graph):

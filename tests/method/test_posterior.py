@@ -135,3 +135,10 @@ def test_what_can_not_work_is_refused(changes, sentence):
     with pytest.raises(ValueError, match=sentence):
         PRESETS["posterior"].replace(**changes)
     assert Config().replace(**{name: value for name, value in changes.items() if name != "unconditional"})
+
+
+@pytest.mark.parametrize("steps", [0, -3, 21])
+def test_an_s_that_no_chain_has_is_refused_though_lists_need_no_chain(steps):
+    recommender = Recommender(model_of(), [f"i{n}" for n in range(ITEMS)])
+    with pytest.raises(ValueError, match=f"S is {steps}"):
+        recommender.recommend(["i2", "i5"], 3, steps)

@@ -63,6 +63,7 @@ def test_alpha_bar_falls_strictly_and_stays_positive(name, timesteps):
 def test_the_last_step_is_nearly_pure_noise(name):
     """Sampling starts from N(0, I), so at most 1% of the variance of e^T may be signal."""
     assert make_alpha_bar(name, 200)[-1] < 0.01
+    assert make_alpha_bar(name, 1)[-1] < 0.01
 
 
 def test_betas_and_alpha_bar_undo_each_other():
