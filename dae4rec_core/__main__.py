@@ -23,7 +23,15 @@ from dae4rec_core.distributed import own_rank
 from dae4rec_core.events import ProgressBar
 from dae4rec_core.experiments.artifacts import ARTIFACTS, make_artifacts
 from dae4rec_core.experiments.diagnosis import diagnose
-from dae4rec_core.experiments.evaluation import baseline_rows, ceiling_rows, model_rows, summary, sweep, tidy
+from dae4rec_core.experiments.evaluation import (
+    PARTS,
+    baseline_rows,
+    ceiling_rows,
+    model_rows,
+    summary,
+    sweep,
+    tidy,
+)
 from dae4rec_core.outputs import replacing, reserved
 from dae4rec_core.ranking import METRICS
 from dae4rec_core.recommender import Recommender
@@ -185,6 +193,7 @@ def run(options: argparse.Namespace) -> None:
     config = config_of(options)
     if (Path(options.out) / "state").is_dir():
         raise ValueError(f"{options.out} holds a run of `fit`, which `run` would replace; give another --out.")
+    check_replaceable(Path(options.out) / checkpoint.FILE, b'"recommender"', "checkpoint")
     dataset, split = prepare(options.data, config)
     print(describe(dataset, split))
     with reserved(options.out):
@@ -214,6 +223,7 @@ def run(options: argparse.Namespace) -> None:
 def fit_command(options: argparse.Namespace) -> None:
     """Train, or go on with a stopped run, and save the checkpoint."""
     config = config_of(options)
+    check_replaceable(Path(options.out) / checkpoint.FILE, b'"recommender"', "checkpoint")
     dataset, split = prepare(options.data, config)
     print(describe(dataset, split))
     with reserved(options.out):
@@ -236,7 +246,8 @@ def evaluate_command(options: argparse.Namespace) -> None:
     steps = once(options.S or []) or sorted(recommender.compensators) or [config.sampling_steps]
     rows = list(baseline_rows(dataset, split, config))
     rows += model_rows(recommender, dataset, split, steps, markov=options.markov)
-    print(table_text(tidy(rows, dataset.name)))
+    for part in PARTS:
+        print(f"{part}\n{table_text(tidy(rows, dataset.name), part)}\n")
     without = [s for s in steps if recommender.compensator_for(s) is None]
     if without:
         print(
@@ -264,7 +275,9 @@ def recommend_command(options: argparse.Namespace) -> None:
 def export_command(options: argparse.Namespace) -> None:
     """Write the file and say how large it is."""
     out = Path(options.out)
-    check_replaceable(out, b'"alpha_bar"', "exported model")
+    check_replaceable(out, b'"recommender"', "exported model")
+    if out.name == checkpoint.FILE:
+        raise ValueError(f"{out} is a checkpoint's name; give another --out.")
     with reserved(out.parent, out.name):
         size = checkpoint.export(checkpoint.load(options.checkpoint, "cpu"), out, options.S)
     print(f"{options.out}: {size / 1024:,.0f} KiB")
@@ -272,11 +285,15 @@ def export_command(options: argparse.Namespace) -> None:
 
 def sweep_command(options: argparse.Namespace) -> None:
     """Train for every delta and seed, measure at every S, write the table."""
+    for one, several in (("delta", "--deltas"), ("seed", "--seeds"), ("steps", "-S")):
+        if one in vars(options):
+            raise ValueError(f"A sweep goes through several; give {several} in place of --{one}.")
     config = config_of(options)
     dataset, split = prepare(options.data, config)
     out = Path(options.out)
     check_replaceable(out, b"data,part,method,", "table of a sweep")
     growing = out.with_name(f"{out.name}.part")
+    check_replaceable(growing, b"data,part,method,", "table of a sweep")
 
     def keep(rows: pd.DataFrame) -> None:
         with replacing(growing) as new:
@@ -298,7 +315,8 @@ def sweep_command(options: argparse.Namespace) -> None:
             on_rows=keep,
         )
         growing.replace(out)
-    print(summary(table).to_string(index=False, float_format="%.4f"))
+    for part in once(options.parts):
+        print(f"{part}\n{summary(table, part).to_string(index=False, float_format='%.4f')}\n")
     print(f"Table written to {out}.")
 
 
@@ -323,8 +341,11 @@ def data_command(options: argparse.Namespace) -> None:
     source = SOURCES[options.name]
     if options.table2 and source.paper is None:
         raise ValueError(f"Table 2 has no row for {options.name}; leave --table2 out.")
+    out = Path(options.out or f"data/{options.name}")
+    for theirs in (*out.glob("interactions.*"), *out.glob("items.csv")):  # would be replaced, or read in place of ours
+        raise ValueError(f"{theirs} is there; remove it or give another --out.")
     print(f"{source.title}\n{source.page}\nTerms: {source.terms}\nTrust: {trust_in(source, options.file)}")
-    folder = convert(options.name, options.out or f"data/{options.name}", options.file)
+    folder = convert(options.name, out, options.file)
     frame, _ = load_interactions(folder)
     wanted = f"--k-core {source.k_core} --repeats {source.repeats}"
     print(f"{len(frame):,} interactions written to {folder}; use them with --data {folder} {wanted}.")
@@ -351,9 +372,11 @@ def trust_in(source: Source, given: str | None) -> str:
 
 def town_command(options: argparse.Namespace) -> None:
     """Write the simulated town, into a folder of its own."""
-    theirs = [path for path in Path(options.out).glob("interactions.*") if not path.with_name("town.json").exists()]
-    if theirs:
-        raise ValueError(f"{theirs[0]} is there and is no town's; give another --out.")
+    out = Path(options.out)
+    check_replaceable(out / "town.json", b'"n_venues"', "town")
+    if not (out / "town.json").exists():
+        for theirs in (path for name in ("interactions", "items", "users") for path in out.glob(f"{name}.*")):
+            raise ValueError(f"{theirs} is there and is no town's; give another --out.")
     write_town(options.out, options.venues, options.users, options.seed, options.again, options.returns)
     print(f"Town written to {options.out}.")
 
@@ -389,14 +412,15 @@ def describe(dataset: Dataset, split: Split) -> str:
     """One line on the size of a data set, and one on what was left out of its file."""
     facts = dataset.statistics()
     return (
-        f"{dataset.name}: {facts['records']:,} interactions, {facts['users']:,} users, {facts['items']:,} items, "
-        f"average length {facts['average length']:.1f}; {len(split.test):,} users are tested\n{dataset.account}"
+        f"{printable(dataset.name)}: {facts['records']:,} interactions, {facts['users']:,} users, "
+        f"{facts['items']:,} items, average length {facts['average length']:.1f}; {len(split.test):,} users are tested"
+        f"\n{dataset.account}"
     )
 
 
-def table_text(table: pd.DataFrame) -> str:
-    """The test rows of a tidy table, in percent."""
-    test = table[table["part"] == "test"].copy()
+def table_text(table: pd.DataFrame, part: str = "test") -> str:
+    """The rows of one part of a tidy table, in percent."""
+    test = table[table["part"] == part].copy()
     setting = [
         "" if pd.isna(s) else f" S={s if s == 'markov' else int(s)}{' + compensator' if compensated is True else ''}"
         for s, compensated in zip(test["S"], test["compensator"], strict=True)

@@ -60,14 +60,15 @@ def export(recommender: Recommender, file: str | Path, steps: Sequence[int] = ()
     `in_eight_bits`. Raises ValueError for an S that has no compensator.
     """
     chosen = list(steps) or [S for S in [recommender.model.config.sampling_steps] if S in recommender.compensators]
-    missing = [S for S in chosen if S not in recommender.compensators]
+    missing = [S for S in chosen if S not in recommender.compensators] if recommender.shared is None else []
     if missing:
         trained = ", ".join(map(str, sorted(recommender.compensators))) or "no S"
         raise ValueError(
             f"No compensator was trained for S = {missing[0]} (there is one for {trained}); choose such an S."
         )
     few = Recommender(recommender.model, recommender.item_ids)
-    few.compensators, few.shared = {S: recommender.compensators[S] for S in chosen}, recommender.shared
+    few.compensators = {S: own for S, own in recommender.compensators.items() if S in chosen}
+    few.shared = recommender.shared
     tensors, header = _parts(few, half=not eight_bits)
     tensors = in_eight_bits(tensors) if eight_bits else tensors
     tensors["alpha_bar"] = recommender.model.alpha_bar

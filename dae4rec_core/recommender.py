@@ -260,7 +260,7 @@ class Recommender:
         if index is not None and index.shape != tuple(self.model.embedding.weight.shape):
             raise ValueError(
                 f"The index holds (items, d) = {index.shape}, but the model's embeddings are "
-                f"{tuple(self.model.embedding.weight.shape)}; build it from model.item_vectors()."
+                f"{tuple(self.model.embedding.weight.shape)}; build it from recommender.model.item_vectors()."
             )
         if index is not None and draws is not None:
             raise ValueError("Draws count for their nearest items, which an index only guesses; give index or draws.")

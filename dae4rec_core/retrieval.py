@@ -186,11 +186,15 @@ class ItemIndex:
     the `probes` cells whose centres have the largest inner product with the query; `probes` = `cells` is exact. It
     lives off clusters, so measure `recall` on your own vectors: embeddings without any structure are found badly. The
     index is a copy of items (|V|, d): build it anew when they change. FAISS uses as many threads as torch.
-    Raises ImportError with one sentence where FAISS is missing.
+    Raises ImportError with one sentence where FAISS is missing, ValueError for impossible cells or probes.
     """
 
     def __init__(self, items: Tensor, cells: int | None = None, probes: int = 32):
         faiss = _faiss()
+        if cells is not None and not 1 <= cells <= len(items):
+            raise ValueError(f"cells is {cells}; give 1 to {len(items)}, one for each item at most.")
+        if probes < 1 or probes != int(probes):
+            raise ValueError(f"probes is {probes}; give a whole number of at least 1.")
         cells = min(round(4 * math.sqrt(len(items))), len(items)) if cells is None else cells
         vectors = items.detach().float().cpu().numpy()
         self.ivf = faiss.index_factory(items.shape[1], f"IVF{cells},Flat", faiss.METRIC_INNER_PRODUCT)

@@ -28,6 +28,7 @@ TINY = (
     "--device cpu --k-core 2 --max-len 5 --dim 16 --hidden 32 --gae-steps 10 --timesteps 10 --steps 5 "
     "--epochs 2 --batch-size 64 --compensator-epochs 1 --gae-pairs none --aime-pairs none"
 ).split()
+SWEEP = [word for n, word in enumerate(TINY) if "--steps" not in (word, TINY[n - 1])]  # it has -S
 
 
 def header_of(folder) -> dict:
@@ -205,15 +206,17 @@ def test_evaluate_measures_and_trains_nothing(place, capfd):
     arguments = ["evaluate", "--checkpoint", f"{place}/model", "--data", f"{place}/ring.csv"]
     assert main(arguments) == 0
     shown = capfd.readouterr()
-    lines = lines_of(shown.out)
-    assert lines[0] == "method HR@10 NDCG@10 HR@20 NDCG@20 MRR"
+    lines = [line for line in lines_of(shown.out) if line]
+    header = "method HR@10 NDCG@10 HR@20 NDCG@20 MRR"
+    lines, earlier = lines[lines.index("test") :], lines[: lines.index("test")]
+    assert lines[:2] == ["test", header] and earlier[:2] == ["validation", header]
     # counted by hand from the ring: popularity has the answer among its first 10 for 26 of 60
     assert "popularity 43.33 16.54 79.67 25.56 11.90" in lines
-    assert len(lines) == 1 + 5 + 2 and "compensator" not in shown.err
+    assert len(lines) == len(earlier) == 2 + 5 + 2 and "compensator" not in shown.err
     assert main([*arguments, "-S", "1", "5", "10", "--markov"]) == 0
     text = capfd.readouterr().out
     methods = [line.rsplit(maxsplit=5)[0] for line in lines_of(text) if line.startswith("DAE4Rec")]
-    assert methods == [f"DAE4Rec S={s}" for s in ("1", "5", "5 + compensator", "10", "markov")]
+    assert methods == 2 * [f"DAE4Rec S={s}" for s in ("1", "5", "5 + compensator", "10", "markov")]
     last = text.splitlines()[-1]
     assert last.startswith("No compensator was trained for S = 1, 10:") and last.endswith(".")
     assert main([*arguments, "-S", "1", "5", "10", "--markov"]) == 0
@@ -290,10 +293,8 @@ def test_export(place, tmp_path, capfd):
 @pytest.mark.slow
 def test_sweep(place, tmp_path, capfd):
     out = tmp_path / "deep" / "sweep.csv"
-    more = "--deltas 0 2.5 -S 1 3 --seeds 0 1 --markov --parts validation test".split()
     twice = "--deltas 0 2.5 0 -S 1 3 3 --seeds 0 1 1 --markov --parts validation test".split()  # no more trainings
-    assert len(twice) == len(more) + 3
-    assert main(["sweep", "--data", f"{place}/ring.csv", "--out", str(out), *TINY, *twice]) == 0
+    assert main(["sweep", "--data", f"{place}/ring.csv", "--out", str(out), *SWEEP, *twice]) == 0
     assert [path.name for path in out.parent.iterdir()] == ["sweep.csv"]
     table = pd.read_csv(out)
     ours = table[table["method"] == "DAE4Rec"]
@@ -307,6 +308,17 @@ def test_sweep(place, tmp_path, capfd):
     chosen = ours.query("part == 'test' and delta == 2.5 and S == '3' and compensator == True")
     assert f"{chosen['NDCG@10'].mean():.4f}" in printed
     assert f"{chosen['NDCG@10'].std():.4f}" in printed
+    few = "--deltas 0 -S 1 --seeds 0 --parts validation".split()
+    assert main(["sweep", "--data", f"{place}/ring.csv", "--out", str(out), *SWEEP, *few]) == 0
+    assert set(pd.read_csv(out)["part"]) == {"validation"}
+    printed = capfd.readouterr().out
+    assert "\nvalidation\n" in printed and "\ntest\n" not in printed and "DAE4Rec" in printed
+
+
+@pytest.mark.parametrize("one, several", [("delta", "--deltas"), ("seed", "--seeds"), ("steps", "-S")])
+def test_a_sweep_takes_no_single_value_of_what_it_goes_through(place, tmp_path, refuses, one, several):
+    asked = ["sweep", "--data", f"{place}/ring.csv", "--out", tmp_path / "o.csv", *SWEEP, f"--{one}", "1"]
+    refuses(asked, f"give {several} in place of --{one}")
 
 
 # help
@@ -513,7 +525,7 @@ def test_a_locale_without_utf_8(ring_frame, tmp_path):
 def test_an_out_that_cant_be_written_is_found_before_the_work(place, tmp_path, capfd):
     (tmp_path / "file").touch()
     for name, out in (("fit", "file"), ("run", "file/deep"), ("sweep", "."), ("artifacts", "file")):
-        more = [] if name == "artifacts" else TINY
+        more = {"artifacts": [], "sweep": SWEEP}.get(name, TINY)
         assert main([name, "--data", f"{place}/ring.csv", "--out", str(tmp_path / out), *more]) == 2
         *bars, last = capfd.readouterr().err.splitlines()
         assert bars == [] and last.startswith(f"dae4rec: {tmp_path}") and last.endswith(".")
@@ -531,7 +543,7 @@ def test_two_runs_into_one_folder(place, tmp_path, capfd):
     assert main(arguments) == 0 and not (tmp_path / "m" / ".lock").exists()
 
 
-@pytest.mark.parametrize("name", ["sweep", "export", "town", "run"])
+@pytest.mark.parametrize("name", ["sweep", "export", "town", "run", "fit", "data"])
 def test_nothing_of_the_users_is_replaced(place, ring_frame, tmp_path, refuses, name):
     mine = tmp_path / "mine" / "interactions.csv"
     mine.parent.mkdir()
@@ -539,17 +551,26 @@ def test_nothing_of_the_users_is_replaced(place, ring_frame, tmp_path, refuses, 
     before = mine.read_bytes()
     shutil.copytree(place / "model", tmp_path / "fitted")
     model = (tmp_path / "fitted" / checkpoint.FILE).read_bytes()
+    notes, words = tmp_path / "notes" / "items.csv", tmp_path / "words" / checkpoint.FILE
+    for path in (notes, words):
+        path.parent.mkdir()
+        path.write_text("mine")
     asked = {
-        "sweep": [["sweep", "--data", f"{place}/ring.csv", "--out", mine, *TINY]],
+        "sweep": [["sweep", "--data", f"{place}/ring.csv", "--out", mine, *SWEEP]],
         "export": [
             ["export", "--checkpoint", tmp_path / "fitted", "--out", out]
             for out in (mine, tmp_path / "fitted" / checkpoint.FILE)
         ],
-        "town": [["town", "--venues", "100", "--users", "30", "--out", mine.parent]],
-        "run": [["run", "--data", f"{place}/ring.csv", "--out", tmp_path / "fitted", *TINY]],
+        "town": [["town", "--venues", "100", "--users", "30", "--out", out] for out in (mine.parent, notes.parent)],
+        "run": [
+            ["run", "--data", f"{place}/ring.csv", "--out", out, *TINY] for out in (tmp_path / "fitted", words.parent)
+        ],
+        "fit": [["fit", "--data", f"{place}/ring.csv", "--out", words.parent, *TINY]],
+        "data": [["data", "gowalla", "--file", mine, "--out", out] for out in (mine.parent, notes.parent)],
     }
     for arguments in asked[name]:
         refuses(arguments, "give another --out")
+    assert notes.read_text() == words.read_text() == "mine" and len([*notes.parent.iterdir()]) == 1
     assert mine.read_bytes() == before and [path.name for path in mine.parent.iterdir()] == ["interactions.csv"]
     assert (tmp_path / "fitted" / checkpoint.FILE).read_bytes() == model
 

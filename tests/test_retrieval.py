@@ -276,6 +276,12 @@ def test_equal_items_of_an_index_keep_its_order_when_seen_ones_go():
     assert torch.equal(index.search(query, 30, order[:, ::2])[1], order[:, 1::2])
 
 
+@pytest.mark.parametrize("wrong", [{"cells": 0}, {"cells": 201}, {"probes": 0}, {"probes": 1.5}])
+def test_an_index_refuses_what_it_cannot_have(one_sentence, wrong):
+    [(name, value)] = wrong.items()
+    one_sentence(lambda: ItemIndex(torch.ones(200, 4), **wrong), f"{name} is {value}", "give")
+
+
 def test_an_index_refuses_gains(one_sentence):
     items, vectors = clustered(400, 8, 5)
     query = Query(vectors, torch.zeros(5, 1, dtype=torch.long), torch.ones(5, 1))

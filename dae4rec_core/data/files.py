@@ -162,7 +162,7 @@ def _lines_of_rows(path: Path, needed: list[str]) -> tuple[array, dict[str, str]
         except csv.Error as error:
             raise ValueError(f"{path}, line {end + 1}: its quotes don't match ({error}); mend them.") from None
     if header is None:
-        raise ValueError(f"{path} is empty; it needs a header {','.join(COLUMNS)} and rows below it.")
+        raise ValueError(f"{path} is empty; it needs a header {','.join(needed)} and rows below it.")
     return lines, names
 
 

@@ -20,8 +20,8 @@ def unix_seconds(stamps: pd.Series, path: Path) -> pd.Series:
     """Times as numbers, as ISO 8601, or all in one of FORMATS; the first of these that understands every row.
 
     stamps: none is missing; its index says where each stands, as "line" or "row" of `path`, in that word. Numbers
-    are taken as they are. A time without a zone is UTC. Raises ValueError when a row is not understood, is infinite,
-    or when the days of all rows could be months.
+    are taken as they are. A time without a zone is UTC. Raises ValueError when a row is not understood or is infinite,
+    when the days of all rows could be months, or when some numbers are seconds and others milliseconds.
     """
     if pd.api.types.is_numeric_dtype(stamps) and not pd.api.types.is_bool_dtype(stamps):
         readings = [stamps]
@@ -43,6 +43,13 @@ def unix_seconds(stamps: pd.Series, path: Path) -> pd.Series:
         raise ValueError(
             f"{path}: timestamps such as {stamps.iloc[0]!r} can be read with the day first or with the month first, "
             "and no row tells which; write them as 2012-04-03."
+        )
+    seconds, finer = readings[best].between(1e8, 1e10), readings[best] >= 1e11  # 1973 to 2286; what isn't before 5138
+    if seconds.any() and finer.any():
+        one, other = stamps[finer], stamps[seconds]
+        raise ValueError(
+            f"{path}, {stamps.index.name} {one.index[0]}: timestamp {one.iloc[0]} looks like milliseconds or finer, "
+            f"and {other.iloc[0]} like seconds; use one unit in all rows."
         )
     return readings[best]
 

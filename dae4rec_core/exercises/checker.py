@@ -7,13 +7,30 @@ from typing import Any
 Answer = Callable[..., Any]  # what a learner writes
 
 
+class NothingReturned(Exception):
+    """An answer ended without a `return`."""
+
+
 def checker(test: Callable[[Answer], None]) -> Callable[[Answer], bool]:
     """Turn a function of asserts into a checker that prints one sentence and returns whether the answer passed."""
 
     @functools.wraps(test)
     def check(answer: Answer) -> bool:
+        if not hasattr(answer, "__name__"):
+            print("Give the function itself: its name alone, without calling it.")
+            return False
+
+        @functools.wraps(answer)
+        def called(*arguments: Any, **named: Any) -> Any:
+            found = answer(*arguments, **named)
+            if found is None:
+                raise NothingReturned
+            return found
+
         try:
-            test(answer)
+            test(called)
+        except NothingReturned:
+            print(f"Not quite: {answer.__name__} returned nothing; is a `return` missing?")
         except AssertionError as problem:
             print(f"Not quite: {problem}")
         except Exception as error:  # a learner's function may fail in any way

@@ -194,7 +194,7 @@ def sweep(
     """
     for s in steps:
         choose_tau(config.diffusion.timesteps, s)
-    rows = list(baseline_rows(dataset, split, config))
+    rows = [row for row in baseline_rows(dataset, split, config) if row["part"] in parts]
     settings = [(delta, seed) for seed in seeds for delta in deltas]
     for recommender, _ in delta_runs(dataset, split, config, settings, device, callbacks):
         train_compensators(recommender, dataset, split, steps, callbacks)

@@ -128,6 +128,19 @@ def test_exercises_come_in_three_tiers(path):
         assert "<summary>Hint</summary>" in exercise.text, f"{exercise.function} has no hint"
 
 
+def test_an_answer_without_a_return_and_one_that_was_called_are_told(capsys):
+    @checker
+    def check_any(answer):
+        assert answer(2) + 1 == 3
+
+    def forgets(x):
+        x + 0
+
+    assert check_any(forgets) is False
+    assert capsys.readouterr().out == "Not quite: forgets returned nothing; is a `return` missing?\n"
+    assert check_any(2.0) is False and "without calling it" in capsys.readouterr().out
+
+
 def test_a_missing_operation_of_torch_is_not_taken_for_a_missing_answer(capsys):
     @checker
     def check_any(answer):
