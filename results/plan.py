@@ -96,8 +96,9 @@ def units() -> list[Unit]:
 
 def searched(data: str, name: str, method: str, seed: int) -> Unit:
     """A run of the main table with the settings that the search chose."""
-    chain = {"steps": (), "markov": True} if method == "DreamRec's recipe" else {}
-    return Unit("main", data, name, method, seed, METHODS[method].preset, chosen(method), **chain)
+    chain = method == "DreamRec's recipe"  # which has no skips
+    steps = () if chain else (S,)
+    return Unit("main", data, name, method, seed, METHODS[method].preset, chosen(method), steps, markov=chain)
 
 
 def deltas(data: str, name: str, seed: int) -> list[Unit]:
