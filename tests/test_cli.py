@@ -246,6 +246,8 @@ def test_one_compensator_for_every_s(place, tmp_path, capfd):
     measured = dict(line.rsplit(maxsplit=5)[::5] for line in lines_of(text) if line.startswith("DAE4Rec"))
     assert list(measured) == ["DAE4Rec S=1", "DAE4Rec S=1 + compensator", "DAE4Rec S=10", "DAE4Rec S=10 + compensator"]
     assert "No compensator" not in text
+    assert main(["export", "--checkpoint", out, "--out", str(tmp_path / "x.safetensors"), "-S", "7"]) == 0  # for any S
+    capfd.readouterr()
     base = ["recommend", "--checkpoint", out, "--history", "i03", "i04"]
     lists = []
     for more in (["-S", "1"], ["-S", "10", "--seed", "3"], []):

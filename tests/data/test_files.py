@@ -169,6 +169,13 @@ def test_times_of_one_form(tmp_path, stamps):
         assert times[:3] == [1333476000, 1333476030, 1333497600] and times[3:] in ([], [1334275200])
 
 
+def test_an_empty_items_csv_is_told_what_it_needs(tmp_path):
+    (tmp_path / "interactions.csv").write_text(HEAD + "u,a,1\nu,b,2\n")
+    (tmp_path / "items.csv").write_text("")
+    with pytest.raises(ValueError, match=r"items.csv is empty; it needs a header item_id and rows"):
+        load_interactions(tmp_path)
+
+
 def test_attributes_come_from_items_csv_and_from_extra_columns(tmp_path):
     rows = "u,a,0,1\nu,b,1,2\nu,c,2,3\nv,c,0,30\nv,b,1,20\nv,a,2,10\n".replace("\n", ",extra\n")
     (tmp_path / "interactions.csv").write_text("user_id,item_id,timestamp,lat,name\n" + rows)
