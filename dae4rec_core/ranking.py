@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from dae4rec_core.data.dataset import Examples
-from dae4rec_core.method.model import PAD, Query
-from dae4rec_core.retrieval import compare, rank_by_blocks
+from dae4rec_core.method.model import Query
+from dae4rec_core.retrieval import compare, rank_by_blocks, without_seen
 
 METRICS = ("HR@10", "NDCG@10", "HR@20", "NDCG@20", "MRR")
 
@@ -70,10 +70,7 @@ def rank_of(scores: Tensor, target: Tensor, seen: Tensor | None = None) -> tuple
     scores: (B, |V|), finite; target: (B,) item indices; seen: (B, M) items that are not ranked, filled with PAD.
     Returns (better, tied), each (B,) integers. Raises ValueError if a score is not a number.
     """
-    if seen is not None and seen.numel():
-        user, place = (seen != PAD).nonzero(as_tuple=True)
-        scores = scores.clone()  # a scorer may give the same row to everybody
-        scores[user, seen[user, place]] = -torch.inf
+    scores = without_seen(scores, seen)
     return compare(scores, scores.gather(1, target.unsqueeze(1)))
 
 

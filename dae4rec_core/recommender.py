@@ -19,7 +19,7 @@ from dae4rec_core.method.compensator import Compensator
 from dae4rec_core.method.model import PAD, DAE4Rec, Query
 from dae4rec_core.method.sampling import OnStep, choose_tau, markov_chain, skip_step
 from dae4rec_core.ranking import QueryScorer
-from dae4rec_core.retrieval import ItemIndex, check_seen, top_items
+from dae4rec_core.retrieval import ItemIndex, check_seen, top_items, without_seen
 from dae4rec_core.streams import Purpose, stream
 
 # Users whose lists are made at once, on the CPU and elsewhere. Products of another shape may round differently, so one
@@ -309,10 +309,7 @@ class Recommender:
         history = history.to(self.model.device)
         mean = self.model.query(e_0.mean(1), history, self.model.condition(history))
         order = top_items(mean, self.model.item_vectors(), likely.shape[1])[1]  # (B, |V|)
-        if seen is not None:
-            user, place = (seen != PAD).nonzero(as_tuple=True)
-            likely[user, seen[user, place]] = -torch.inf
-        best, places = likely.gather(1, order).sort(dim=1, descending=True, stable=True)
+        best, places = without_seen(likely, seen).gather(1, order).sort(dim=1, descending=True, stable=True)
         return best[:, :k], order.gather(1, places[:, :k])
 
     @cached_property

@@ -155,6 +155,16 @@ def _top_of_block(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values.gather(1, order), places
 
 
+def without_seen(scores: Tensor, seen: Tensor | None) -> Tensor:
+    """scores (B, |V|) with -inf for the items of seen (B, M), which is filled with PAD: they are never listed."""
+    if seen is None or not seen.numel():
+        return scores
+    user, place = (seen != PAD).nonzero(as_tuple=True)
+    scores = scores.clone()  # a scorer may give the same row to everybody
+    scores[user, seen[user, place]] = -torch.inf
+    return scores
+
+
 def check_seen(seen: Tensor | None, k: int, n_items: int) -> int:
     """The most distinct seen items that one user has. seen: (B, M), filled with PAD.
 

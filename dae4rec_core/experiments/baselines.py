@@ -4,6 +4,7 @@ Each is built from the training sequences and then called with a history batch (
 (B, |V|). A small share of popularity breaks the ties of items that a rule knows nothing about.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -53,7 +54,8 @@ class SequentialRules:
 
     def __init__(self, dataset: Dataset, split: Split, window: int = 10, symmetric: bool = False):
         self.counts = transition_counts(split.training_sequences(dataset), dataset.n_items, window, symmetric)
-        self.tie_breaker = _popularity(dataset, split) / (window + 1)  # below the smallest weight, 1/window
+        # two sums of 1, 1/2 .. 1/window differ by at least 1 / lcm(1 .. window), and popularity decides within less
+        self.tie_breaker = _popularity(dataset, split) / (2 * math.lcm(*range(1, window + 1)))
 
     def __call__(self, history: Tensor) -> Tensor:
         return torch.from_numpy(self.counts[history[:, -1].numpy()].toarray() + self.tie_breaker)

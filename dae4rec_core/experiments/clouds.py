@@ -23,6 +23,7 @@ from dae4rec_core.method.model import PAD, DAE4Rec, scores
 from dae4rec_core.method.sampling import Predictor, choose_tau, skip_step
 from dae4rec_core.ranking import hit_rate, ndcg, rank_of
 from dae4rec_core.recommender import Recommender
+from dae4rec_core.retrieval import without_seen
 from dae4rec_core.streams import stream
 
 LISTED = 10  # items of a list
@@ -156,7 +157,7 @@ def cloud_row(bench: Bench, on_validation: Tensor, on_test: Tensor) -> dict[str,
     novelty, mean -log2 of the popularity of what is listed, in bits; kinds, the mean number of categories in a list.
     """
     on_validation, on_test = (
-        without_seen(p, part) for p, part in ((on_validation, bench.validation), (on_test, bench.test))
+        of_unseen(p, part) for p, part in ((on_validation, bench.validation), (on_test, bench.test))
     )
     weight = mixing_weight(on_validation, bench)
     likelihood = log_likelihood(on_test, bench.test, bench, weight)
@@ -174,7 +175,7 @@ def list_metrics(p: Tensor, bench: Bench) -> dict[str, float]:
     """Of lists of ten by p (N, |V|); ties are settled by popularity."""
     ranked = p + 1e-9 * bench.popularity
     better, tied = rank_of(ranked, bench.test.target, bench.test.seen)
-    items = ranked.topk(LISTED, dim=1).indices  # seen items have no probability and popularity alone: rarely listed
+    items = listed(ranked, bench.test)
     row = {
         "HR@10": hit_rate(better, tied, LISTED).mean().item(),
         "NDCG@10": ndcg(better, tied, LISTED).mean().item(),
@@ -187,14 +188,14 @@ def list_metrics(p: Tensor, bench: Bench) -> dict[str, float]:
     return row
 
 
-def without_seen(p: Tensor, examples: Examples) -> Tensor:
+def listed(ranked: Tensor, examples: Examples) -> Tensor:
+    """The first LISTED items by ranked (N, |V|), without those that are not ranked: (N, LISTED)."""
+    return without_seen(ranked, examples.seen).topk(LISTED, dim=1).indices
+
+
+def of_unseen(p: Tensor, examples: Examples) -> Tensor:
     """p with the items that are not ranked taken out, rows summing to 1 again: (N, |V|)."""
-    if not examples.seen.numel():
-        return p
-    user, place = (examples.seen != PAD).nonzero(as_tuple=True)
-    p = p.clone()
-    p[user, examples.seen[user, place]] = 0
-    return normalized(p)
+    return normalized(without_seen(p, examples.seen).clamp(min=0)) if examples.seen.numel() else p
 
 
 def log_likelihood(p: Tensor, examples: Examples, bench: Bench, weight: float) -> float:
@@ -258,7 +259,7 @@ def overlap(recommender: Recommender, examples: Examples, steps: int, compensate
     lists = []
     for seed in (0, 1):
         scorer = recommender.scorer(steps, compensate, seed)
-        lists.append(scores(scorer.query(newest(recommender, examples)), scorer.items).topk(LISTED, dim=1).indices)
+        lists.append(listed(scores(scorer.query(newest(recommender, examples)), scorer.items), examples))
     return (lists[0].unsqueeze(2) == lists[1].unsqueeze(1)).any(2).double().mean().item()
 
 

@@ -1,6 +1,8 @@
 """Each baseline against dictionaries and loops, on a hand-made data set and on the ring."""
 
 from collections import Counter, defaultdict
+from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -61,19 +63,26 @@ def test_recency(case):
 
 @pytest.mark.parametrize("window, symmetric", [(1, False), (1, True), (3, False), (10, False)])
 def test_sequential_rules(case, window, symmetric):
+    """The weights, by fractions; popularity decides between equal ones and nowhere else."""
     dataset, split, training, history = case
-    rules = defaultdict(float)
+    rules = defaultdict(Fraction)
     for sequence in training:
         for i, a in enumerate(sequence):
             for j in range(i + 1, min(i + window, len(sequence) - 1) + 1):
-                rules[a, sequence[j]] += 1 / (j - i)
+                rules[a, sequence[j]] += Fraction(1, j - i)
                 if symmetric:
-                    rules[sequence[j], a] += 1 / (j - i)
-    small = [share / (window + 1) for share in shares(dataset, training)]
-    assert max(small) < 1 / window  # popularity alone never passes a rule that was seen once
-    expected = [[rules[row[-1], item] + small[item] for item in range(dataset.n_items)] for row in history.tolist()]
+                    rules[sequence[j], a] += Fraction(1, j - i)
+    popular = shares(dataset, training)
     scores = SequentialRules(dataset, split, window, symmetric)(history)
-    np.testing.assert_allclose(scores, expected, rtol=1e-12)
+    for row, found in zip(history.tolist(), scores.tolist(), strict=True):
+        meant = [(rules[row[-1], item], popular[item]) for item in range(dataset.n_items)]
+        np.testing.assert_allclose(found, [float(weight) for weight, _ in meant], atol=0.5)
+        order = sorted(range(dataset.n_items), key=lambda item: meant[item], reverse=True)
+        for one, next_one in pairwise(order):
+            if meant[one] == meant[next_one]:
+                assert found[one] == pytest.approx(found[next_one], abs=1e-12)
+            else:
+                assert found[one] > found[next_one] + 1e-9
 
 
 def test_a_hand_calculated_rule():
@@ -81,9 +90,10 @@ def test_a_hand_calculated_rule():
     dataset = encode(pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"]))
     split = leave_last_out(dataset)  # trains on a b c
     asked = torch.tensor([[PAD, 0]])
-    # each of a, b, c was seen once: the tie-breaker is 1/2 over (window + 1)
+    # each of a, b, c was seen once, a popularity of 1/2; sums of 1 and 1/2 differ by 1/2 at least, and a half of that is
+    # what popularity can give
     scores = SequentialRules(dataset, split, window=2)(asked)[0].tolist()
-    assert scores == pytest.approx([1 / 6, 1 + 1 / 6, 1 / 2 + 1 / 6, 0])
+    assert scores == pytest.approx([1 / 8, 1 + 1 / 8, 1 / 2 + 1 / 8, 0])
 
 
 def test_all_of_them_have_a_name(ring):

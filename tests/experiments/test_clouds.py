@@ -112,13 +112,23 @@ def test_sharpness_finds_the_power_that_made_the_answers(bench):
 
 def test_seen_items_have_no_probability(bench):
     p, part = random_p(2), examples_of(random_p(0), 0, seen=True)
-    found = clouds.without_seen(p, part)
+    found = clouds.of_unseen(p, part)
     for n in range(USERS):
         hidden = [item for item in part.seen[n].tolist() if item != PAD]
         rest = p[n].clone()
         rest[hidden] = 0
         torch.testing.assert_close(found[n], rest / rest.sum())
-    assert clouds.without_seen(p, bench.test) is p
+    assert clouds.of_unseen(p, bench.test) is p
+
+
+def test_seen_items_are_not_listed():
+    """Also where all but one item have the same probability, none, and popularity alone decides."""
+    part = examples_of(random_p(0), 0, seen=True)
+    ranked = torch.arange(ITEMS).double().expand(USERS, -1)
+    for row, seen in zip(clouds.listed(ranked, part).tolist(), part.seen.tolist(), strict=True):
+        allowed = [item for item in reversed(range(ITEMS)) if item not in seen]
+        assert row[: len(allowed)] == allowed[:10]
+    assert (ranked == torch.arange(ITEMS)).all()
 
 
 def test_reliability_agrees_with_scikit_learn_and_a_law_is_calibrated():
