@@ -22,7 +22,6 @@ from dae4rec_core.data.town import AGAIN, RETURNS, write_town
 from dae4rec_core.distributed import own_rank
 from dae4rec_core.events import ProgressBar
 from dae4rec_core.experiments.artifacts import ARTIFACTS, make_artifacts
-from dae4rec_core.experiments.diagnosis import diagnose
 from dae4rec_core.experiments.evaluation import (
     PARTS,
     baseline_rows,
@@ -38,7 +37,6 @@ from dae4rec_core.recommender import Recommender
 from dae4rec_core.state import checksum
 from dae4rec_core.terminal import printable
 from dae4rec_core.training import fit
-from dae4rec_core.views.plots import write_overview
 
 DATA_HELP = "CSV, CSV.GZ or Parquet with user_id, item_id, timestamp; or a folder with interactions.csv[.gz]"
 
@@ -91,7 +89,13 @@ def build_parser() -> argparse.ArgumentParser:
         "recommend", recommend_command, "Recommend for a history of items, or for a known user.", config=False
     )
     sub.add_argument("--checkpoint", required=True, help="folder written by fit or run")
-    sub.add_argument("--history", nargs="+", help="item ids, oldest first; the user need not be known")
+    sub.add_argument(
+        "--history",
+        nargs="+",
+        action="extend",
+        help="item ids, oldest first; the user need not be known. Those that begin with - come one by one: "
+        "--history=-a --history=-b",
+    )
     sub.add_argument("--user", help="a user of --data, instead of --history; after = if it begins with -")
     sub.add_argument("-k", type=int, default=10, help="how many items (default: 10)")
     sub.add_argument("-S", type=int, default=None, help="sampling steps (default: as trained)")
@@ -100,6 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--draws", type=int, help="rank by how likely each item is, according to so many draws; without a compensator"
     )
     sub.add_argument("--seed", type=int, default=0, help="of the first noise (default: 0)")
+    sub.add_argument("--exclude", nargs="+", action="extend", default=[], help="item ids that are not to be listed")
 
     sub = command("export", export_command, "Write a checkpoint for the page's model, in float16.", config=False)
     sub.add_argument("--checkpoint", required=True, help="folder written by fit or run")
@@ -267,7 +272,15 @@ def recommend_command(options: argparse.Namespace) -> None:
         check_catalogue(recommender, dataset, options)
         history = dataset.item_ids[dataset.sequence(dataset.user_index(options.user))].tolist()
     compensate = False if options.no_compensator else None
-    found = recommender.recommend(history, options.k, options.S, compensate, seed=options.seed, draws=options.draws)
+    found = recommender.recommend(
+        history,
+        options.k,
+        options.S,
+        compensate,
+        seed=options.seed,
+        draws=options.draws,
+        exclude=options.exclude,
+    )
     found["item_id"] = found["item_id"].map(printable)
     print(found.to_string(index=False, float_format="%.3f"))
 
@@ -322,6 +335,8 @@ def sweep_command(options: argparse.Namespace) -> None:
 
 def artifacts_command(options: argparse.Namespace) -> None:
     """Make what the notebooks load, and the overview picture."""
+    from dae4rec_core.views.plots import write_overview  # here, since matplotlib takes a third of a second to import
+
     folder = make_artifacts(options.data, options.out, options.device, [ProgressBar()])
     dataset, _ = prepare(options.data, Config())
     write_overview(dataset, folder)
@@ -329,6 +344,8 @@ def artifacts_command(options: argparse.Namespace) -> None:
 
 def diagnose_command(options: argparse.Namespace) -> None:
     """One sentence a finding, or all of them as JSON."""
+    from dae4rec_core.experiments.diagnosis import diagnose  # here, since scikit-learn takes a second to import
+
     found = diagnose(options.data, config_of(options), options.device)
     if options.json:
         print(json.dumps([finding._asdict() for finding in found], indent=1))

@@ -16,7 +16,7 @@ from dae4rec_core.cloud import check_width, probabilities
 from dae4rec_core.data.dataset import newest_items
 from dae4rec_core.method.beyond import SharedCompensator
 from dae4rec_core.method.compensator import Compensator
-from dae4rec_core.method.model import PAD, DAE4Rec, Query
+from dae4rec_core.method.model import DAE4Rec, Query
 from dae4rec_core.method.sampling import OnStep, choose_tau, markov_chain, skip_step
 from dae4rec_core.ranking import QueryScorer
 from dae4rec_core.retrieval import ItemIndex, check_seen, top_items, without_seen
@@ -39,6 +39,13 @@ def whole(name: str, value: int, least: int | None = None) -> int:
     if least is not None and value < least:
         raise ValueError(f"{name} is {value}; give at least {least}.")
     return int(value)
+
+
+def switch(name: str, value: bool | None) -> bool | None:
+    """An argument that is on, off or None. Raises ValueError for anything else, "no" and 0 too."""
+    if value is not None and not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} is {value!r}; give True, False or None.")
+    return value
 
 
 def listed(name: str, given: Any, content: str) -> list:
@@ -214,19 +221,25 @@ class Recommender:
         seed: int = 0,
         draws: int | None = None,
         width: float = 0.0,
+        exclude: Sequence = (),
+        skip_unknown: bool = False,
     ) -> pd.DataFrame:
         """The k best next items for a history of original item ids, oldest first; the user need not be known.
 
         history: a list, tuple, array, Series or Index. compensate: end the chain with the compensator; None does so
         except with draws, whose cloud it would remove.
         exclude_seen: leave out the items of the history; None does so where the model was trained on first visits.
+        exclude: ids of items that are not to be listed, sold out perhaps; one that the catalogue lacks changes nothing.
+        skip_unknown: read a history without the items that the catalogue lacks, as they come after a training.
         draws: rank by how likely each item is according to so many draws, see `distribution`, which says what width is;
         the score is then that probability. Returns a table with columns item_id and score, best first; the same seed
         gives the same list.
         Raises ValueError for a history that is empty or has no order, an item that the catalogue lacks, and a k, S,
-        seed, draws or width of another kind or out of range.
+        seed, draws, width or switch of another kind or out of range.
         """
-        found = self.recommend_many([history], k, steps, compensate, exclude_seen, seed, draws=draws, width=width)
+        found = self.recommend_many(
+            [history], k, steps, compensate, exclude_seen, seed, None, draws, width, exclude, skip_unknown
+        )
         return found[["item_id", "score"]]
 
     def recommend_many(
@@ -240,6 +253,8 @@ class Recommender:
         index: ItemIndex | None = None,
         draws: int | None = None,
         width: float = 0.0,
+        exclude: Sequence = (),
+        skip_unknown: bool = False,
     ) -> pd.DataFrame:
         """`recommend` for many users, without their scores of the whole catalogue.
 
@@ -248,9 +263,9 @@ class Recommender:
         user, so that the chains of one user are held at a time.
 
         histories: lists of original item ids, oldest first. index: an ItemIndex of this model's item vectors, for
-        an approximate search; without one it is exact. Returns k rows a user: user (place in `histories`, from 0),
-        rank (from 1), item_id, score. Raises ValueError as `recommend` does, for an index of another shape, and
-        for an index beside draws.
+        an approximate search; without one it is exact. exclude: listed for nobody. Returns k rows a user: user (place
+        in `histories`, from 0), rank (from 1), item_id, score. Raises ValueError as `recommend` does, for an index of
+        another shape, and for an index beside draws.
         """
         histories = listed("histories", histories, "histories, each a list of item ids")
         if len(histories) == 0:
@@ -265,19 +280,22 @@ class Recommender:
         if index is not None and draws is not None:
             raise ValueError("Draws count for their nearest items, which an index only guesses; give index or draws.")
         data, sizes = self.model.config.data, self.model.config.model
-        exclude_seen = data.repeats == "first_visits" if exclude_seen is None else exclude_seen
-        compensate = draws is None if compensate is None else compensate
+        exclude_seen = data.repeats == "first_visits" if switch("exclude_seen", exclude_seen) is None else exclude_seen
+        compensate = draws is None if switch("compensate", compensate) is None else compensate
         scorer = self.scorer(steps, compensate, seed, shared_noise=True)
-        items, ends = self._encode(histories)
+        items, ends = self._encode(histories, bool(switch("skip_unknown", skip_unknown)))
+        unlisted = self._catalogue.get_indexer(_texts(listed("items to exclude", exclude, "item ids")))
+        unlisted = torch.from_numpy(unlisted[unlisted >= 0]).to(self.model.device)
         values, found = [], []
         served = 1 if draws is not None else SERVED if self.model.device.type == "cpu" else SERVED_ELSEWHERE
         copies = ALIGNED // math.gcd(ALIGNED, sizes.dim, sizes.hidden)  # rows from an aligned one to the next
         for start in range(0, len(histories), served):
             users = np.arange(start, start + served).clip(max=len(histories) - 1)  # the last one fills the last batch
             bounds = ends[users], ends[users + 1]
-            newest, seen = newest_items(items, *bounds, data.max_len), None
+            newest, seen = newest_items(items, *bounds, data.max_len), unlisted.expand(len(users), -1)
             if exclude_seen:
-                seen = newest_items(items, *bounds, int((bounds[1] - bounds[0]).max())).to(self.model.device)
+                own = newest_items(items, *bounds, int((bounds[1] - bounds[0]).max())).to(self.model.device)
+                seen = torch.cat([own, seen], dim=1)
             if draws is not None:
                 e_0 = self.draw(newest, draws, steps, compensate, stream(seed, "sampling"))
                 best = self._likeliest(newest, e_0, width, k, seen)
@@ -296,9 +314,7 @@ class Recommender:
         )
 
     @torch.no_grad()
-    def _likeliest(
-        self, history: Tensor, e_0: Tensor, width: float, k: int, seen: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def _likeliest(self, history: Tensor, e_0: Tensor, width: float, k: int, seen: Tensor) -> tuple[Tensor, Tensor]:
         """The k likeliest items of each history (B, L) by its draws (B, N, d): probabilities and items, (B, k) each.
 
         Most items are nearest to no draw; among those, and all that are equally likely, the query of the mean draw
@@ -315,10 +331,13 @@ class Recommender:
     @cached_property
     def _catalogue(self) -> pd.Index:
         """Item ids as text, for looking up their indices."""
-        return pd.Index(list(map(str, self.item_ids)), dtype=object)
+        return _texts(list(self.item_ids))
 
-    def _encode(self, histories: Sequence[Sequence]) -> tuple[np.ndarray, np.ndarray]:
-        """Item indices of all histories behind one another, and where they begin and end: user u has ends[u:u+2]."""
+    def _encode(self, histories: Sequence[Sequence], skip_unknown: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Item indices of all histories behind one another, and where they begin and end: user u has ends[u:u+2].
+
+        skip_unknown: without the items that the catalogue lacks.
+        """
 
         def name(user: Any) -> str:
             return "history" if len(histories) == 1 else f"history of user {user}"
@@ -326,11 +345,17 @@ class Recommender:
         histories = [listed(name(user), history, "item ids, oldest first") for user, history in enumerate(histories)]
         lengths = np.array([len(history) for history in histories])
         ends = np.concatenate([[0], lengths.cumsum()])
-        asked = pd.Index([str(item) for history in histories for item in history], dtype=object)  # lone surrogates too
-        items = self._catalogue.get_indexer(asked)
+        items = self._catalogue.get_indexer(_texts([item for history in histories for item in history]))
 
         if lengths.min() == 0:
             raise ValueError(f"The {name(lengths.argmin())} is empty; give at least one item id.")
+        if skip_unknown:
+            lengths = np.add.reduceat(items >= 0, ends[:-1])
+            if lengths.min() == 0:
+                raise ValueError(
+                    f"The {name(lengths.argmin())} has no item of this checkpoint's catalogue; leave this user out."
+                )
+            items, ends = items[items >= 0], np.concatenate([[0], lengths.cumsum()])
         if items.min() < 0:
             first = int((items < 0).argmax())
             user = int(np.searchsorted(ends, first, side="right")) - 1
@@ -338,6 +363,11 @@ class Recommender:
             raise ValueError(
                 f"Item {str(histories[user][place])!r} (place {place + 1} of the {name(user)}) is not in this "
                 f"checkpoint's catalogue of {len(self.item_ids)} items, which look like {self.item_ids[0]!r}; "
-                "remove it or train again."
+                "remove it, skip all such items (skip_unknown=True) or train again."
             )
         return items, ends
+
+
+def _texts(ids: list) -> pd.Index:
+    """Ids as the catalogue is asked for them, lone surrogates too."""
+    return pd.Index([str(item) for item in ids], dtype=object)

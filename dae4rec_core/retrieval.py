@@ -181,8 +181,8 @@ def check_seen(seen: Tensor | None, k: int, n_items: int) -> int:
             most = int((torch.unique(user * n_items + item) // n_items).bincount().max())
     if most == n_items:
         raise ValueError(
-            f"A history holds all {n_items} items, so nothing is left to recommend unless seen items may be listed "
-            "(exclude_seen=False)."
+            f"Somebody's list leaves out all {n_items} items, so nothing is left to recommend; list seen items too "
+            "(exclude_seen=False) or exclude fewer."
         )
     if not 1 <= k <= n_items - most:
         raise ValueError(f"k is {k}, but only {n_items - most} items can be recommended here; give a k from 1 to that.")

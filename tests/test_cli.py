@@ -277,6 +277,21 @@ def test_recommend(place, capfd, ring):
     known = lines("--user", "u07", "--data", f"{place}/ring.csv")
     history = dataset.item_ids[dataset.sequence(dataset.user_index("u07"))]
     assert known == lines("--history", *history)
+    assert one == lines("--history=i03", "--history=i04", "--history=i05")  # as ids have to be that begin with a dash
+    left = lines("--history", "i03", "i04", "i05", "--exclude", one[1].split()[0])
+    assert left[1:4] == one[2:5]
+
+
+def test_ids_that_begin_with_a_dash(tmp_path, ring, place, capfd):
+    """They are taken as they are, in histories and among what is left out."""
+    recommender = checkpoint.load(f"{place}/model")
+    recommender.item_ids = np.array([f"-{item}" for item in recommender.item_ids], dtype=object)
+    checkpoint.save(recommender, tmp_path / "dashed")
+    base = ["recommend", "--checkpoint", f"{tmp_path}/dashed", "-k", "2", "--history=-i03", "--history=-i04"]
+    assert main([*base]) == 0
+    first, second = (line.split()[0] for line in capfd.readouterr().out.splitlines()[1:])
+    assert main([*base, f"--exclude={first}"]) == 0
+    assert capfd.readouterr().out.splitlines()[1].split()[0] == second
 
 
 def test_export(place, tmp_path, capfd):

@@ -206,6 +206,27 @@ def test_seen_items_are_left_out_where_the_data_has_first_visits_only(trained, t
     assert "i00" not in many.loc[many["user"] == 1, "item_id"].tolist()
 
 
+@pytest.mark.parametrize("draws", [None, 40])
+def test_excluded_items_are_never_listed(trained, draws):
+    """The rest keeps its order and its scores, for each of many users; an unknown id excludes nothing."""
+    people, gone = [NEWCOMER, ["i03", "i04"]], ["i05", "i11", "casino"]
+    for seen in (False, True):
+        whole = trained.recommend_many(people, 26, exclude_seen=seen, draws=draws)
+        rest = trained.recommend_many(people, 20, exclude_seen=seen, draws=draws, exclude=gone)
+        kept = whole[~whole["item_id"].isin(gone)].groupby("user").head(20)
+        assert rest.drop(columns="rank").equals(kept.drop(columns="rank").reset_index(drop=True))
+    one = trained.recommend(NEWCOMER, 20, draws=draws, exclude=gone)
+    assert not set(gone) & set(one["item_id"]) and len(one) == 20
+
+
+def test_unknown_items_are_skipped_where_that_is_asked_for(trained, one_sentence):
+    people = [["new", *NEWCOMER], ["i03", "newer"], ["i04"]]
+    known = [NEWCOMER, ["i03"], ["i04"]]
+    assert trained.recommend_many(people, skip_unknown=True).equals(trained.recommend_many(known))
+    assert trained.recommend(people[0], skip_unknown=True).equals(trained.recommend(NEWCOMER))
+    one_sentence(lambda: trained.recommend_many([["i03"], ["new"]], skip_unknown=True), "user 1 has no item", "leave")
+
+
 def test_same_seed_same_list_other_seed_other_scores(trained):
     one = trained.recommend(NEWCOMER, seed=3)
     torch.rand(5)  # the global generator plays no part
@@ -411,13 +432,15 @@ def test_what_has_no_order_is_no_history(trained, one_sentence, history):
         ("k", [3.0, "3", True, None, np.True_, float("nan")]),
         ("steps", [5.0, "5", True]),
         ("seed", [0.0, "0", None, True, -1]),
+        ("compensate", ["no", 0, 1.0]),
+        ("exclude_seen", ["no", 0, 1.0]),
         ("width", [None, "1", True, float("nan"), float("inf"), -1.0]),
     ],
 )
 def test_each_argument_of_another_kind_is_named(trained, one_sentence, name, wrong, draws):
     for value in wrong:
         one_sentence(lambda value=value: trained.recommend(NEWCOMER, **{"draws": draws, name: value}), f"{name} is ")
-        if name != "k":
+        if name not in ("k", "exclude_seen", "compensate"):
             one_sentence(lambda value=value: trained.distribution(NEWCOMER, **{name: value}), f"{name} is ")
 
 
