@@ -90,8 +90,8 @@ def test_a_hand_calculated_rule():
     dataset = encode(pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"]))
     split = leave_last_out(dataset)  # trains on a b c
     asked = torch.tensor([[PAD, 0]])
-    # each of a, b, c was seen once, a popularity of 1/2; sums of 1 and 1/2 differ by 1/2 at least, and a half of that is
-    # what popularity can give
+    # each of a, b, c was seen once, a popularity of 1/2; sums of 1 and 1/2 differ by 1/2 at least, and popularity
+    # can give a half of that
     scores = SequentialRules(dataset, split, window=2)(asked)[0].tolist()
     assert scores == pytest.approx([1 / 8, 1 + 1 / 8, 1 / 2 + 1 / 8, 0])
 
