@@ -94,7 +94,8 @@ def fit(
     check_memory(dataset, split, config)
     train, validation = training_examples(dataset, split, config), validation_sample(dataset, split, config)
     graph = training_graph(dataset, split)
-    with contextlib.nullcontext() if state is None else reserved(state):
+    kept = torch.random.fork_rng([place] if place.type == "cuda" else [])  # the caller's random numbers go on
+    with kept, contextlib.nullcontext() if state is None else reserved(state):
         check_settings(state, config)
         if z_star is None and config.diffusion.delta > 0 and config.diffusion.aime_target == "gae":
             z_star = pretrained(graph, config, place, callbacks, state)

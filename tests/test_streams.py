@@ -55,6 +55,13 @@ def test_streams_of_two_purposes_are_independent():
     assert correlation(drawn["model"], drawn["model"]) == pytest.approx(1)  # the check can fail
 
 
+def test_a_training_leaves_torchs_own_stream_as_it_was(ring, tiny):
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    fit(*ring, tiny.replace(epochs=1, compensator_epochs=1))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_weights_from_leaves_torchs_own_stream_as_it_was():
     torch.manual_seed(3)
     before = torch.random.get_rng_state()
