@@ -26,12 +26,13 @@ PIECES: dict[str, dict[str, Any]] = {
     "with AIME": {"delta": 10.0},
 }
 
-# what diffusion adds to it, notebook 08. Adam's steps don't change with the scale of the loss, so a ranking term of
-# 10^8 leaves nothing of L_Diff
+# what diffusion adds to it and to the reference, notebook 08. Adam's steps don't change with the scale of the loss, so
+# a ranking term of 10^8 leaves nothing of L_Diff
 CONTROLS: dict[str, dict[str, Any]] = {
     "L_Diff = 0": {"preset": "improved", "changes": {"rank_weight": 1e8}},
     "cross-entropy alone": {"preset": "improved", "network": "cross-entropy alone"},
     "SASRec, returns and neighbours": {"changes": chosen("SASRec") | {"gains": True}},
+    "regression alone": {"preset": "reference", "network": "regression alone"},
 }
 # from the letter to the reference and back, one departure at a time. `steps` is measured on both ends themselves: how
 # many steps are taken is no matter of training

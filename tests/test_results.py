@@ -27,7 +27,7 @@ from dae4rec_core.streams import stream
 from dae4rec_core.training import fit
 from results import __main__ as command
 from results import conformal, cost, grid, maps, peers, search, similarity, tables, understand
-from results.controls import CrossEntropyAlone, HeldAnswers
+from results.controls import CrossEntropyAlone, HeldAnswers, RegressionAlone
 from results.peers import PEER_SETTINGS
 from results.plan import CONTROLS, TINY, departures, units
 
@@ -314,6 +314,23 @@ def test_what_is_left_of_the_improved_model_without_diffusion(first_visits, ours
     torch.testing.assert_close(model(history, target, noise), ours.beyond.rank_weight * F.cross_entropy(logits, target))
     recommender = fit(*first_visits, ours.replace(compensator_epochs=0), "cpu", network=CrossEntropyAlone)
     users = held_out(*first_visits, "test", ours).history
+    one, many = (recommender.scorer(steps, False, seed=steps).query(users).vectors for steps in (1, 7))
+    torch.testing.assert_close(one, many)
+
+
+def test_what_is_left_of_the_reference_without_diffusion(ring, tiny):
+    """Its loss is PyTorch's squared error of one answer to h, whatever noise is drawn; every S gives that answer."""
+    config = tiny.replace(delta=0.0, dropout=0.0)
+    model = RegressionAlone(ring[0].n_items, config)
+    history, target = torch.tensor([[1, 2, 3], [PAD, 4, 5]]), torch.tensor([4, 6])
+    h = model.condition(history)
+    answer = model.denoiser(torch.randn_like(h), torch.tensor([3]), h)
+    expected = F.mse_loss(answer, model.embedding(target)) * config.model.dim
+    for seed in (0, 1):
+        torch.testing.assert_close(model(history, target, model.draw_noise(2, stream(seed, "noise"))), expected)
+    assert (torch.autograd.grad(answer.sum(), model.denoiser.first.weight)[0][:, : config.model.dim] == 0).all()
+    recommender = fit(*ring, tiny.replace(compensator_epochs=0), "cpu", network=RegressionAlone)
+    users = held_out(*ring, "test", tiny).history
     one, many = (recommender.scorer(steps, False, seed=steps).query(users).vectors for steps in (1, 7))
     torch.testing.assert_close(one, many)
 
