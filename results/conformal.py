@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dae4rec_core.config import Config
 from dae4rec_core.data.dataset import Examples
-from dae4rec_core.experiments.clouds import Bench, without_seen
+from dae4rec_core.experiments.clouds import Bench, of_unseen
 from dae4rec_core.experiments.conformal import conformal_rows
 from dae4rec_core.experiments.solvers import law_given_history
 from dae4rec_core.method.model import PAD
@@ -65,6 +65,6 @@ def methods(
         assert before is not None
         found["the law"] = before, bench.law
     return {
-        called: (without_seen(before, bench.validation), without_seen(after, bench.test))
+        called: (of_unseen(before, bench.validation), of_unseen(after, bench.test))
         for called, (before, after) in found.items()
     }
