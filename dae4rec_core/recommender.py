@@ -41,11 +41,11 @@ def whole(name: str, value: int, least: int | None = None) -> int:
     return int(value)
 
 
-def switch(name: str, value: bool | None) -> bool | None:
-    """An argument that is on, off or None. Raises ValueError for anything else, "no" and 0 too."""
+def switch(name: str, value: bool | None, default: bool) -> bool:
+    """An argument that is on or off, None being the default. Raises ValueError for anything else, "no" and 0 too."""
     if value is not None and not isinstance(value, bool | np.bool_):
         raise ValueError(f"{name} is {value!r}; give True, False or None.")
-    return value
+    return default if value is None else bool(value)
 
 
 def listed(name: str, given: Any, content: str) -> list:
@@ -280,12 +280,12 @@ class Recommender:
         if index is not None and draws is not None:
             raise ValueError("Draws count for their nearest items, which an index only guesses; give index or draws.")
         data, sizes = self.model.config.data, self.model.config.model
-        exclude_seen = data.repeats == "first_visits" if switch("exclude_seen", exclude_seen) is None else exclude_seen
-        compensate = draws is None if switch("compensate", compensate) is None else compensate
+        exclude_seen = switch("exclude_seen", exclude_seen, data.repeats == "first_visits")
+        compensate = switch("compensate", compensate, draws is None)
         scorer = self.scorer(steps, compensate, seed, shared_noise=True)
-        items, ends = self._encode(histories, bool(switch("skip_unknown", skip_unknown)))
-        unlisted = self._catalogue.get_indexer(_texts(listed("items to exclude", exclude, "item ids")))
-        unlisted = torch.from_numpy(unlisted[unlisted >= 0]).to(self.model.device)
+        items, ends = self._encode(histories, switch("skip_unknown", skip_unknown, False))
+        places = self._catalogue.get_indexer(_texts(listed("items to exclude", exclude, "item ids")))
+        unlisted = torch.from_numpy(places[places >= 0]).to(self.model.device)
         values, found = [], []
         served = 1 if draws is not None else SERVED if self.model.device.type == "cpu" else SERVED_ELSEWHERE
         copies = ALIGNED // math.gcd(ALIGNED, sizes.dim, sizes.hidden)  # rows from an aligned one to the next
