@@ -252,7 +252,8 @@ def methods_figure(
 ) -> Figure:
     """A dot for each method, one panel for each group: mean over seeds, and a line from the lowest to the highest.
 
-    table: columns group, method, value. highlight: methods drawn in a colour of their own.
+    table: columns group, method, value; where some are below 0, as differences are, a line marks it. highlight: methods
+    drawn in a colour of their own.
     """
     columns = min(3, len(groups))
     rows = -(-len(groups) // columns)
@@ -267,7 +268,10 @@ def methods_figure(
         axis.set_title(group, fontsize=9)
         axis.set_yticks(range(len(methods)), list(reversed(methods)), fontsize=7)
         axis.grid(axis="x", color="#EEEEEE")
-        axis.set_xlim(left=0)
+        if (table["value"] >= 0).all():
+            axis.set_xlim(left=0)
+        else:  # differences
+            axis.axvline(0, color="#333333", linewidth=0.8)
     for number, axis in enumerate(axes):
         if number >= len(groups):
             axis.set_axis_off()

@@ -75,6 +75,17 @@ def test_the_principal_plane_keeps_the_most_variance():
     assert torch.allclose(directions.T @ directions, torch.eye(2, dtype=torch.float64))
 
 
+def test_methods_are_dots_at_their_means_and_differences_lie_around_a_line():
+    """A dot at the mean over seeds, a bar from the lowest to the highest; 0 is the left end, or a line."""
+    rows = pd.DataFrame({"group": "a set", "method": ["one", "one", "two"], "value": [2.0, 4.0, 1.0]})
+    (axis,) = plots.methods_figure(rows, ["a set"], ["one", "two"], ("two",)).axes
+    bars = [tuple(line.get_xdata()) for line in axis.lines]
+    assert bars == [(1, 1), (1,), (2, 4), (3,)] and axis.get_xlim()[0] == 0
+    (axis,) = plots.methods_figure(rows.assign(value=[-2.0, 4.0, 1.0]), ["a set"], ["one", "two"]).axes
+    bars = [tuple(line.get_xdata()) for line in axis.lines]
+    assert bars == [(1, 1), (1,), (-2, 4), (1,), (0, 0)] and axis.get_xlim()[0] < -2
+
+
 def test_the_steps_figure_names_its_lines(sweep_of_steps):
     table, times = sweep_of_steps
     figure = plots.steps_figure(table, times)
