@@ -10,7 +10,7 @@ import pytest
 from dae4rec_core.__main__ import main
 from dae4rec_core.config import Config
 from dae4rec_core.data.town import make_town
-from dae4rec_core.experiments.diagnosis import DENSE, FEW, LATE, OFTEN, STRONG, advice, diagnose
+from dae4rec_core.experiments.diagnosis import DENSE, FEW, LATE, OFTEN, STRONG, advice, diagnose, on_the_map
 
 RESULTS = Path(__file__).parents[2] / "results"
 RULES = ["popularity", "recency", "first-order transitions", "symmetric transitions", "sequential rules"]
@@ -54,8 +54,17 @@ def test_figures_by_hand(data, findings):
         kinds = kind[visits["item_id"]].to_numpy()[:-2]
         same, steps = same + (kinds[1:] == kinds[:-1]).sum(), steps + len(kinds) - 1
     assert findings["same category"].value == pytest.approx(same / steps)
+    assert "same name" not in findings  # of 100 venues each has a name of its own, which makes no groups
     last = doubled.groupby("user_id")["item_id"].agg(lambda visits: visits.iloc[-1] == visits.iloc[-2])
     assert findings["answer repeats the last item"].value == pytest.approx(last.mean())
+
+
+def test_no_more_than_everything_is_promised():
+    """A town's factor times what counting reaches here can pass 100%; then the sentence says so."""
+    facts = {"returns": 0.3, "negative eigenvalues": 0.5, "interactions per item": 40.0, "best counting": "recency"}
+    low, high = (on_the_map(facts | {"HR@10 of recency": value})[1] for value in (0.3, 0.99))
+    assert low.value == high.value > 1 / 0.99
+    assert "100%" not in low.sentence and "counting reaches 99.0%, and no list more than 100%" in high.sentence
 
 
 def test_every_finding_is_one_sentence(findings):
