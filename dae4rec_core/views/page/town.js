@@ -103,6 +103,7 @@ export class TownExplorer {
     /** @type {Record<string, Float64Array>} */ this.p = {};
     this.draws = new Draws(model);
     this.pointed = -1;
+    this.refused = ""; // why the last name was not taken, until the reader does something else
     /** @type {string[]} */ this.drawnAs = []; // what each circle looks like, so that only changes are written
     this.build(root);
     this.restore();
@@ -217,8 +218,8 @@ export class TownExplorer {
     form.addEventListener("submit", (/** @type {Event} */ event) => {
       event.preventDefault();
       const { item, words } = byName(names, this.search.value);
-      this.status.textContent = words;
-      if (item < 0) return;
+      this.refused = words;
+      if (item < 0) return this.tell();
       this.search.value = "";
       this.add(item);
     });
@@ -300,11 +301,16 @@ export class TownExplorer {
     if (this.pointed >= 0) this.dots[this.pointed].classList.remove("pointed");
     if (item >= 0) this.dots[item].classList.add("pointed");
     this.pointed = item;
+    this.refused = "";
     this.tell();
   }
 
-  /** What each of the three says of the place that is pointed at. */
+  /** What each of the three says of the place that is pointed at, unless a name was just refused. */
   tell() {
+    if (this.refused) {
+      this.status.textContent = this.refused;
+      return;
+    }
     if (this.pointed < 0) {
       this.status.textContent = "Point at a place, or tap it, to see its name; click, or tap it again, to go there.";
       return;
@@ -376,6 +382,7 @@ export class TownExplorer {
   ask(items, slots, next) {
     [this.items, this.slots, this.next] = [items, slots, next];
     this.p = {};
+    this.refused = "";
     this.asked.again();
     if (items.length) {
       const law = this.law.next(
