@@ -38,6 +38,7 @@ from dae4rec_core.state import checksum
 from dae4rec_core.terminal import printable
 from dae4rec_core.training import fit
 
+TOWN = "data/town"
 DATA_HELP = "CSV, CSV.GZ or Parquet with user_id, item_id, timestamp; or a folder with interactions.csv[.gz]"
 
 
@@ -66,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help, description=help)
         sub.set_defaults(command=function)
         if data:
-            sub.add_argument("--data", default="data/town", help=f"{DATA_HELP} (default: the bundled town)")
+            sub.add_argument("--data", default=TOWN, help=f"{DATA_HELP} (default: the bundled town)")
         if config:
             sub.add_argument("--device", default="auto", help="auto, cuda or cpu (default: auto)")
             add_config_options(sub)
@@ -97,6 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--history=-a --history=-b",
     )
     sub.add_argument("--user", help="a user of --data, instead of --history; after = if it begins with -")
+    sub.set_defaults(data=None)  # a history needs none; where it is given, items are shown with their names
     sub.add_argument("-k", type=int, default=10, help="how many items (default: 10)")
     sub.add_argument("-S", type=int, default=None, help="sampling steps (default: as trained)")
     sub.add_argument("--no-compensator", action="store_true", help="end with the denoiser instead")
@@ -266,10 +268,12 @@ def recommend_command(options: argparse.Namespace) -> None:
     recommender = checkpoint.load(options.checkpoint)
     if (options.history is None) == (options.user is None):
         raise ValueError("Give either --history ITEM ITEM ... or --user ID, so that there is one history to go on.")
-    history = options.history
-    if options.user is not None:
+    history, dataset = options.history, None
+    if options.user is not None or options.data is not None:
+        options.data = options.data or TOWN
         dataset, _ = prepare(options.data, recommender.model.config)
         check_catalogue(recommender, dataset, options)
+    if dataset is not None and options.user is not None:
         history = dataset.item_ids[dataset.sequence(dataset.user_index(options.user))].tolist()
     compensate = False if options.no_compensator else None
     found = recommender.recommend(
@@ -281,6 +285,11 @@ def recommend_command(options: argparse.Namespace) -> None:
         draws=options.draws,
         exclude=options.exclude,
     )
+    if dataset is not None:
+        index = {item: n for n, item in enumerate(dataset.item_ids)}
+        names = [dataset.label(index[item]) for item in found["item_id"]]
+        if names != found["item_id"].tolist():  # which are all it has
+            found["name"] = [printable(name) for name in names]
     found["item_id"] = found["item_id"].map(printable)
     print(found.to_string(index=False, float_format="%.3f"))
 

@@ -304,8 +304,8 @@ DEPARTURES = {
 # letter: what the paper prints and nothing else. What it leaves open (sizes, learning rates, delta, how L_AIME is
 # normalised, lambda_1) is as in reference; the printed lambda_t is larger, so the same delta weighs less beside it.
 # reference: the default, what notebooks 00 to 06 use. improved: ours, notebook 08. posterior: ours, whose draws are a
-# distribution, notebook 09. dreamrec: the recipe of Yang et al.
-# (2023) in our modules, its settings chosen by `python -m results search`.
+# distribution, notebook 09. dreamrec: the recipe of Yang et al. (2023) in our modules, its settings chosen by
+# `python -m results search`.
 PRESETS = {
     "letter": Config().replace(
         positions=False,

@@ -277,10 +277,26 @@ def test_recommend(place, capfd, ring):
     assert first and [line.split() for line in drawn[1 : 1 + len(first)]] == first
     known = lines("--user", "u07", "--data", f"{place}/ring.csv")
     history = dataset.item_ids[dataset.sequence(dataset.user_index("u07"))]
-    assert known == lines("--history", *history)
+    assert known == lines("--history", *history) == lines("--history", *history, "--data", f"{place}/ring.csv")
     assert one == lines("--history=i03", "--history=i04", "--history=i05")  # as ids have to be that begin with a dash
     left = lines("--history", "i03", "i04", "i05", "--exclude", one[1].split()[0])
     assert left[1:4] == one[2:5]
+
+
+def test_recommended_items_are_shown_with_their_names(place, tmp_path, ring, capfd):
+    dataset, _ = ring
+    (tmp_path / "interactions.csv").write_bytes((place / "ring.csv").read_bytes())
+    pd.DataFrame({"item_id": dataset.item_ids, "name": [f"Inn {item}\x1b" for item in dataset.item_ids]}).to_csv(
+        tmp_path / "items.csv", index=False
+    )
+    base = ["recommend", "--checkpoint", f"{place}/model", "-k", "3", "--data", str(tmp_path)]
+    for asked in (["--user", "u07"], ["--history", "i03", "i04"]):
+        assert main([*base, *asked]) == 0
+        header, *rows = capfd.readouterr().out.splitlines()
+        assert header.split() == ["item_id", "score", "name"] and len(rows) == 3
+        for row in rows:
+            item, _, name = row.split(maxsplit=2)
+            assert name == f"Inn {item}\\x1b"
 
 
 def test_ids_that_begin_with_a_dash(tmp_path, ring, place, capfd):
