@@ -20,7 +20,7 @@ from dae4rec_core.method.graph import ItemGraph
 from dae4rec_core.method.model import DAE4Rec
 from dae4rec_core.outputs import replacing
 
-SETTINGS = "another configuration"
+SETTINGS, DATA = "another configuration", "other data"
 SECONDS = 60.0  # between two writings of a stage: what a kill can lose
 FREE = ("epochs", "compensator_epochs", "compensator", "pair_tile")  # may change between the diffusion stage's calls
 
@@ -87,10 +87,8 @@ class Stage(Keeper):
         for what, mine in self.run.items():
             if what == SETTINGS:
                 same_settings(theirs.get(what, {}), mine, self.file)
-            elif theirs.get(what) != mine:
-                raise ValueError(
-                    f"The run saved in {self.file.parent} used {what}; give its own, or write somewhere else."
-                )
+            else:
+                same(what, theirs, mine, self.file)
         same_processes(facts, self.file)
         mine = {f"{name}@{world()[0]}": part for name, part in self.own.items()}
         for name, part in {**parts, **mine}.items():
@@ -122,21 +120,36 @@ def diffusion_stage(
     """What keeps the diffusion stage in a folder, state.safetensors; without one it keeps nothing."""
     if folder is None:
         return KEEPS_NOTHING
-    parts = [*tensors_in(train), *tensors_in(validation), torch.from_numpy(graph.edges)]
     run = {
         SETTINGS: settings_of(model.config),
         "another network": None if type(model).__module__.startswith("dae4rec_core.method") else type(model).__name__,
-        "other data": checksum({"items": model.n_items}, *parts),
+        DATA: data_of(train, validation, graph),
         "another Z*": None if z_star is None else checksum(z_star),
     }
     return Stage(Path(folder) / "state.safetensors", run)
 
 
-def check_settings(folder: str | Path | None, config: Config) -> None:
-    """Raises ValueError, before any work, when the diffusion stage that a folder keeps has other settings."""
+def check_state(
+    folder: str | Path | None, config: Config, train: Examples, validation: Examples, graph: ItemGraph
+) -> None:
+    """Raises ValueError, before any work, when the diffusion stage that a folder keeps has other settings or data."""
     file = None if folder is None else Path(folder) / "state.safetensors"
     if file is not None and file.exists():
-        same_settings(read(file)[0].get("run", {}).get(SETTINGS, {}), settings_of(config), file)
+        theirs = read(file)[0].get("run", {})
+        same_settings(theirs.get(SETTINGS, {}), settings_of(config), file)
+        same(DATA, theirs, data_of(train, validation, graph), file)
+
+
+def data_of(train: Examples, validation: Examples, graph: ItemGraph) -> int:
+    """A checksum of all data that the diffusion stage reads."""
+    parts = [*tensors_in(train), *tensors_in(validation), torch.from_numpy(graph.edges)]
+    return checksum({"items": graph.n_items}, *parts)
+
+
+def same(what: str, theirs: Mapping[str, Any], mine: Any, file: Path) -> None:
+    """Raises ValueError when a saved run used another of something."""
+    if theirs.get(what) != mine:
+        raise ValueError(f"The run saved in {file.parent} used {what}; give its own, or write somewhere else.")
 
 
 def settings_of(config: Config) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from dae4rec_core.retrieval import rank_by_blocks
 from dae4rec_core.state import (
     EarlyStopping,
     begun,
-    check_settings,
+    check_state,
     compensator_file,
     diffusion_stage,
     load_finished,
@@ -96,7 +96,7 @@ def fit(
     graph = training_graph(dataset, split)
     kept = torch.random.fork_rng([place] if place.type == "cuda" else [])  # the caller's random numbers go on
     with kept, contextlib.nullcontext() if state is None else reserved(state):
-        check_settings(state, config)
+        check_state(state, config, train, validation, graph)
         if z_star is None and config.diffusion.delta > 0 and config.diffusion.aime_target == "gae":
             z_star = pretrained(graph, config, place, callbacks, state)
         z_star = None if z_star is None else z_star.to(place)

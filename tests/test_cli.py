@@ -628,12 +628,17 @@ def test_answers_that_were_learned_are_no_test(place, ring_frame, tmp_path, refu
     refuses(asked, "different catalogues", "--data")
 
 
-def test_a_state_of_other_settings_is_refused_before_the_pretraining(place, tmp_path, capfd):
+def test_a_state_of_another_run_is_refused_before_the_pretraining(place, tmp_path, capfd):
     shutil.copytree(place / "model", tmp_path / "model")
     asked = ["fit", "--data", f"{place}/ring.csv", "--out", str(tmp_path / "model"), *TINY, "--dim", "8"]
     assert main(asked) == 2
     shown = capfd.readouterr()
     assert "gae" not in shown.err and "dim is 16 there and 8 here" in shown.err
+    lines = (place / "ring.csv").read_text().splitlines()
+    (tmp_path / "less.csv").write_text("\n".join(lines[:-40]))
+    assert main(["fit", "--data", f"{tmp_path}/less.csv", "--out", str(tmp_path / "model"), *TINY]) == 2
+    shown = capfd.readouterr()
+    assert "gae" not in shown.err and "used other data; give its own, or write somewhere else." in shown.err
 
 
 def test_run_lists_as_many_as_there_are(tmp_path, capfd):
