@@ -12,8 +12,10 @@ itself included.
 
 import json
 import math
+import os
 import resource
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ from torch import Tensor
 
 from dae4rec_core.config import Config
 from dae4rec_core.data.dataset import Dataset, Examples, Split, held_out, validation_sample
+from dae4rec_core.distributed import end_with
 from dae4rec_core.method.beyond import NEIGHBOUR_WINDOW, Returns, neighbours
 from dae4rec_core.method.graph import transition_counts
 from dae4rec_core.method.model import PAD
@@ -333,4 +336,5 @@ def item_knn(task: Task, settings: dict[str, Any]) -> tuple[Score, dict[str, Any
 
 
 if __name__ == "__main__":
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()  # a killed run leaves none behind
     main(*sys.argv[1:])
