@@ -17,12 +17,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from dae4rec_core import checkpoint
-from dae4rec_core.__main__ import add_config_options, build_parser, config_of, main
+from dae4rec_core.__main__ import add_config_options, build_parser, check_replaceable, config_of, main
 from dae4rec_core.config import PRESETS, Config
 from dae4rec_core.data.dataset import prepare
 from dae4rec_core.data.sources import SOURCES
+from dae4rec_core.method.model import DAE4Rec
 from dae4rec_core.outputs import reserved
 from dae4rec_core.ranking import METRICS
+from dae4rec_core.recommender import Recommender
 
 COMMANDS = ["run", "fit", "evaluate", "recommend", "sweep", "artifacts", "town"]
 TINY = (
@@ -322,6 +324,17 @@ def test_export(place, tmp_path, capfd):
     )
     assert main(["export", "--checkpoint", f"{place}/model", "--out", str(out), "-S", "4"]) == 2
     assert "S = 4" in capfd.readouterr().err
+
+
+def test_a_large_catalogues_files_are_known_as_ours(tmp_path, tiny):
+    """The mark that allows to replace a file stands before the ids, however many there are."""
+    config = tiny.replace(dim=2, hidden=2)
+    items = [f"an-item-with-a-long-id-{n:06d}" for n in range(100_000)]
+    checkpoint.save(Recommender(DAE4Rec(len(items), config), items), tmp_path)
+    assert (tmp_path / checkpoint.FILE).stat().st_size > 2**21
+    check_replaceable(tmp_path / checkpoint.FILE, b'"recommender"', "checkpoint")
+    checkpoint.export(checkpoint.load(tmp_path), tmp_path / "model.safetensors")
+    check_replaceable(tmp_path / "model.safetensors", b'"recommender"', "exported model")
 
 
 @pytest.mark.slow
