@@ -298,7 +298,7 @@ DEPARTURES = {
     "aime_pairs": "the same for Eq. 10",
     "timesteps": "T = 200 for T = 1000: a fifth of the time for the full chain, at the same final noise",
     "lambda_t": "the printed weights are infinite at t = 1 and span orders of magnitude (notebook 03)",
-    "steps": "S = 10 for T / 2: with the compensator as good a list in a seventh of the time (notebooks 04, 05)",
+    "steps": "S = 10 for T / 2: with the compensator as good a list in a sixth of the time (notebooks 04, 05)",
 }
 
 # letter: what the paper prints and nothing else. What it leaves open (sizes, learning rates, delta, how L_AIME is

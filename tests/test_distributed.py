@@ -116,7 +116,7 @@ def test_a_run_of_two_that_was_stopped_is_resumed(together, runs):
     [(resumed, other)] = fit_with(folder, folder / "ring.csv", [("stopped", runs["exact"])])
     first, whole = found["stopped"][0], found["exact"][0]
     assert resumed["digest"] == other["digest"]
-    assert resumed["digest"] == pytest.approx(whole["digest"], rel=1e-6)
+    assert resumed["digest"] == whole["digest"]
     assert [step for stage, step, _ in first["events"] if stage == "diffusion"] == [1]
     assert [step for stage, step, _ in resumed["events"] if stage == "diffusion"] == [2, 3]
     assert "gae" in {stage for stage, *_ in first["events"]}

@@ -9,7 +9,7 @@ share_j is j's share of the user's earlier visits, and product_j is proportional
 c1, c2: categories of the last venue and of the one before it. anchor: the last venue's district,
 or the home when s is morning. A first visit starts from home and has no share (eta counts as 0).
 Two knobs make other towns: `again`, the weight of the same category once more (far below 1 in the bundled town, where
-people change the kind of venue at every step; above 1 they stay with it), and `returns`, the mean of eta.
+people who go on nearly always change the kind of venue; above 1 they stay with it), and `returns`, the mean of eta.
 product_j depends on j through its cell (district, category) and popularity alone, so we draw the
 category, the district, then the venue, and need no sum over venues.
 """

@@ -150,7 +150,7 @@ def after_filter(frame: pd.DataFrame, dataset: Dataset, config: Config) -> list[
 
 
 def structure(dataset: Dataset, split: Split) -> list[Finding]:
-    """`properties`, and how often the next item is of the same kind as the last."""
+    """`properties`, and how often a step to another item stays within its kind."""
     facts, examples = properties(dataset, split), len(split.training_targets(dataset))
     found = [
         Finding(
@@ -182,8 +182,9 @@ def structure(dataset: Dataset, split: Split) -> list[Finding]:
         Finding(
             "negative eigenvalues",
             facts["negative eigenvalues"],
-            f"{facts['negative eigenvalues']:.0%} of the graph's 64 largest eigenvalues are negative: that share of it "
-            "says what is unlike, which inner products can't hold.",
+            "Of the 64 largest eigenvalues, by size, of the normalised counts of steps "
+            f"{facts['negative eigenvalues']:.0%} are negative: that part says what is unlike, which inner products "
+            "can't hold.",
         ),
         Finding(
             "asymmetry",
@@ -193,6 +194,7 @@ def structure(dataset: Dataset, split: Split) -> list[Finding]:
         ),
     ]
     steps = steps_of([s for s in split.training_sequences(dataset) if len(s)], 1)
+    steps = steps[steps[:, 0] != steps[:, 1]]
     for name, values in dataset.attributes.items():
         codes, kinds = pd.factorize(values)
         if not GROUPS[0] <= len(kinds) <= min(GROUPS[1], dataset.n_items / 2):
@@ -211,7 +213,8 @@ def structure(dataset: Dataset, split: Split) -> list[Finding]:
             Finding(
                 f"same {name}",
                 same,
-                f"{same:.1%} of the steps stay within the same {name}; by chance it would be {chance:.1%}.",
+                f"{same:.1%} of the steps to another item stay within the same {name}; by chance it would be "
+                f"{chance:.1%}.",
             )
         )
     return found

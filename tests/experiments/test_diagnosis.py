@@ -51,8 +51,9 @@ def test_figures_by_hand(data, findings):
     doubled = pd.concat([frame, frame.head(10)]).sort_values(["user_id", "timestamp"], kind="stable")
     same, steps = 0, 0
     for _, visits in doubled.groupby("user_id"):
-        kinds = kind[visits["item_id"]].to_numpy()[:-2]
-        same, steps = same + (kinds[1:] == kinds[:-1]).sum(), steps + len(kinds) - 1
+        places = visits["item_id"].to_numpy()[:-2]
+        moved, kinds = places[1:] != places[:-1], kind[places].to_numpy()
+        same, steps = same + (kinds[1:] == kinds[:-1])[moved].sum(), steps + moved.sum()
     assert findings["same category"].value == pytest.approx(same / steps)
     assert "same name" not in findings  # of 100 venues each has a name of its own, which makes no groups
     last = doubled.groupby("user_id")["item_id"].agg(lambda visits: visits.iloc[-1] == visits.iloc[-2])
