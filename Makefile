@@ -74,10 +74,10 @@ mutants: .venv/mutants
 	@touch $@
 
 run: .venv/installed
-	$(BIN)/python -m dae4rec_core run --data $(DATA) $(ARGS)
+	$(BIN)/python -m dae4rec_core run --data "$(DATA)" $(ARGS)
 
 artifacts: .venv/installed
-	$(BIN)/python -m dae4rec_core artifacts --data $(DATA) $(ARGS)
+	$(BIN)/python -m dae4rec_core artifacts --data "$(DATA)" $(ARGS)
 
 notebooks: .venv/installed
 	$(BIN)/python notebooks/build.py

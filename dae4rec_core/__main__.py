@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -48,9 +49,13 @@ def main(arguments: list[str] | None = None) -> int:
     if own_rank() > 0:  # torchrun starts one of these for each process; the first one tells the results
         sys.stdout = open(os.devnull, "w", encoding="utf-8")
     warnings.formatwarning = lambda message, *_, **__: f"dae4rec: {message}\n"  # a sentence, without our source line
-    return end_well(
-        "dae4rec", lambda: options.command(options), goes_on=options.command in (fit_command, artifacts_command)
-    )
+
+    def work() -> None:
+        if getattr(options, "data", None) is not None:
+            check_given(options.data)
+        options.command(options)
+
+    return end_well("dae4rec", work, goes_on=options.command in (fit_command, artifacts_command))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -107,6 +112,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--seed", type=int, default=0, help="of the first noise (default: 0)")
     sub.add_argument("--exclude", nargs="+", action="extend", default=[], help="item ids that are not to be listed")
+    sub.add_argument(
+        "--skip-unknown", action="store_true", help="read a history without the items that came after the training"
+    )
 
     sub = command("export", export_command, "Write a checkpoint for the page's model, in float16.", config=False)
     sub.add_argument("--checkpoint", required=True, help="folder written by fit or run")
@@ -213,8 +221,9 @@ def run(options: argparse.Namespace) -> None:
     print(table_text(tidy(rows, dataset.name)))
     print(f"\nRecommendations for ten users (checkpoint in {options.out})")
     index = {item: n for n, item in enumerate(dataset.item_ids)}
-    for user in range(0, dataset.n_users, max(1, dataset.n_users // 10))[:10]:
-        history, answer = dataset.sequence(user)[:-1], dataset.sequence(user)[-1]
+    for place in split.test[:: max(1, len(split.test) // 10)][:10]:
+        user = int(np.searchsorted(dataset.offsets, place, side="right")) - 1
+        history, answer = dataset.items[dataset.offsets[user] : place], dataset.items[place]
         left = dataset.n_items - (len(set(history)) if config.data.repeats == "first_visits" else 0)
         if len(history) == 0 or left == 0:
             continue
@@ -257,9 +266,10 @@ def evaluate_command(options: argparse.Namespace) -> None:
         print(f"{part}\n{table_text(tidy(rows, dataset.name), part)}\n")
     without = [s for s in steps if recommender.compensator_for(s) is None]
     if without:
+        more = " `sweep` trains one for each S." if config.train.compensator_epochs else ""
         print(
             f"No compensator was trained for S = {', '.join(map(str, without))}: measured with the denoiser's last "
-            "step alone. `sweep` trains one for each S."
+            f"step alone.{more}"
         )
 
 
@@ -271,8 +281,10 @@ def recommend_command(options: argparse.Namespace) -> None:
     history, dataset = options.history, None
     if options.user is not None or options.data is not None:
         options.data = options.data or TOWN
+        check_given(options.data)
         dataset, _ = prepare(options.data, recommender.model.config)
-        check_catalogue(recommender, dataset, options)
+        if not options.skip_unknown:
+            check_catalogue(recommender, dataset, options)
     if dataset is not None and options.user is not None:
         history = dataset.item_ids[dataset.sequence(dataset.user_index(options.user))].tolist()
     compensate = False if options.no_compensator else None
@@ -284,10 +296,11 @@ def recommend_command(options: argparse.Namespace) -> None:
         seed=options.seed,
         draws=options.draws,
         exclude=options.exclude,
+        skip_unknown=options.skip_unknown,
     )
     if dataset is not None:
         index = {item: n for n, item in enumerate(dataset.item_ids)}
-        names = [dataset.label(index[item]) for item in found["item_id"]]
+        names = [dataset.label(index[item]) if item in index else item for item in found["item_id"]]
         if names != found["item_id"].tolist():  # which are all it has
             found["name"] = [printable(name) for name in names]
     found["item_id"] = found["item_id"].map(printable)
@@ -407,6 +420,12 @@ def town_command(options: argparse.Namespace) -> None:
     print(f"Town written to {options.out}.")
 
 
+def check_given(data: str) -> None:
+    """Raises ValueError where data is the default and this folder has none."""
+    if data == TOWN and not Path(TOWN).exists():
+        raise ValueError(f"Give --data FILE; the default, the bundled town, is not here ({TOWN} is missing).")
+
+
 def once(values: list[Any]) -> list[Any]:
     """The values without repeats, which would count one training as several."""
     return list(dict.fromkeys(values))
@@ -422,7 +441,8 @@ def check_catalogue(recommender: Recommender, dataset: Dataset, options: argpars
     if [str(item) for item in dataset.item_ids] != recommender.item_ids.tolist():
         raise ValueError(
             f"{options.data} and the checkpoint in {options.checkpoint} have different catalogues; "
-            "give with --data the data that it was trained on."
+            "give with --data the data that it was trained on, or where only items came later, `recommend` with "
+            "--skip-unknown."
         )
 
 

@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
@@ -108,11 +109,11 @@ class Recommender:
         tau = choose_tau(model.config.diffusion.timesteps, steps)
         compensator = self.compensator_for(steps) if compensate else None
         if compensate and compensator is None:
-            trained = ", ".join(map(str, sorted(self.compensators))) or "no S"
+            trained = ", ".join(map(str, sorted(self.compensators)))
+            there = f"there is one for {trained}; choose such an S" if trained else "there is none for any S"
             raise ValueError(
-                f"No compensator was trained for S = {steps} (there is one for {trained}); "
-                "choose such an S, train one with train_compensator, or go without: compensate=False, in a command "
-                "--no-compensator."
+                f"No compensator was trained for S = {steps} ({there}); train one with train_compensator, or go "
+                "without: compensate=False, in a command --no-compensator."
             )
         if isinstance(compensator, SharedCompensator):
             return compensator.eval()(compensator.start(model, h), h)
@@ -153,16 +154,17 @@ class Recommender:
         compensate: bool = False,
         width: float = 0.0,
         seed: int = 0,
+        skip_unknown: bool = False,
     ) -> pd.Series:
         """How likely each item comes next, according to many draws of e^0: probabilities by item id, likeliest first.
 
         history: original item ids, oldest first. A draw counts for its nearest item; with a width above 0, for all
         items near it, see `cloud.probabilities`; `cloud.fit_width` finds the width. A compensator removes the cloud,
-        which is why it is left out here. Raises ValueError as `recommend` does.
+        which is why it is left out here. skip_unknown and what it raises: as `recommend`.
         """
         check_width(width)
         noise = stream(whole("seed", seed, least=0), "sampling")
-        items, ends = self._encode([history])
+        items, ends = self._encode([history], switch("skip_unknown", skip_unknown, False))
         newest = newest_items(items, ends[:-1], ends[1:], self.model.config.data.max_len)
         e_0 = self.draw(newest, draws, steps, compensate, noise)
         found = probabilities(self.model, newest, e_0, width)[0].cpu()
@@ -229,7 +231,7 @@ class Recommender:
         history: a list, tuple, array, Series or Index. compensate: end the chain with the compensator; None does so
         except with draws, whose cloud it would remove.
         exclude_seen: leave out the items of the history; None does so where the model was trained on first visits.
-        exclude: ids of items that are not to be listed, sold out perhaps; one that the catalogue lacks changes nothing.
+        exclude: ids of items that are not to be listed, sold out perhaps; warns of those that the catalogue lacks.
         skip_unknown: read a history without the items that the catalogue lacks, as they come after a training.
         draws: rank by how likely each item is according to so many draws, see `distribution`, which says what width is;
         the score is then that probability. Returns a table with columns item_id and score, best first; the same seed
@@ -284,8 +286,9 @@ class Recommender:
         compensate = switch("compensate", compensate, draws is None)
         scorer = self.scorer(steps, compensate, seed, shared_noise=True)
         items, ends = self._encode(histories, switch("skip_unknown", skip_unknown, False))
-        places = self._catalogue.get_indexer(_texts(listed("items to exclude", exclude, "item ids")))
-        unlisted = torch.from_numpy(places[places >= 0]).to(self.model.device)
+        unlisted = self._unlisted(exclude)
+        if exclude_seen:
+            self._check_room(items, ends, unlisted.cpu().numpy(), k)
         values, found = [], []
         served = 1 if draws is not None else SERVED if self.model.device.type == "cpu" else SERVED_ELSEWHERE
         copies = ALIGNED // math.gcd(ALIGNED, sizes.dim, sizes.hidden)  # rows from an aligned one to the next
@@ -333,27 +336,49 @@ class Recommender:
         """Item ids as text, for looking up their indices."""
         return _texts(list(self.item_ids))
 
+    def _unlisted(self, exclude: Sequence) -> Tensor:
+        """Indices of the items to exclude. Warns of ids that the catalogue lacks."""
+        ids = _texts(listed("items to exclude", exclude, "item ids"))
+        places = self._catalogue.get_indexer(ids)
+        unknown = ids[places < 0]
+        if len(unknown):
+            warnings.warn(
+                f"Of {len(ids)} items to exclude {len(unknown)} are not in this checkpoint's catalogue, "
+                f"{unknown[0]!r} for example, and change nothing.",
+                stacklevel=3,
+            )
+        return torch.from_numpy(places[places >= 0]).to(self.model.device)
+
+    def _check_room(self, items: np.ndarray, ends: np.ndarray, unlisted: np.ndarray, k: int) -> None:
+        """Raises ValueError when the own items of somebody, and those that nobody is shown, leave less than k."""
+        n_items = len(self.item_ids)
+        lengths = np.diff(ends)
+        for user in np.flatnonzero(lengths + len(unlisted) > n_items - k):
+            left = n_items - len(np.union1d(items[ends[user] : ends[user + 1]], unlisted))
+            if left < k:
+                raise ValueError(
+                    f"k is {k}, but the {_who(user, len(lengths))} leaves only {left} of {n_items} items to recommend; "
+                    "give a smaller k, list seen items too (exclude_seen=False) or leave this user out."
+                )
+
     def _encode(self, histories: Sequence[Sequence], skip_unknown: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Item indices of all histories behind one another, and where they begin and end: user u has ends[u:u+2].
 
         skip_unknown: without the items that the catalogue lacks.
         """
-
-        def name(user: Any) -> str:
-            return "history" if len(histories) == 1 else f"history of user {user}"
-
-        histories = [listed(name(user), history, "item ids, oldest first") for user, history in enumerate(histories)]
+        n = len(histories)
+        histories = [listed(_who(user, n), history, "item ids, oldest first") for user, history in enumerate(histories)]
         lengths = np.array([len(history) for history in histories])
         ends = np.concatenate([[0], lengths.cumsum()])
         items = self._catalogue.get_indexer(_texts([item for history in histories for item in history]))
 
         if lengths.min() == 0:
-            raise ValueError(f"The {name(lengths.argmin())} is empty; give at least one item id.")
+            raise ValueError(f"The {_who(lengths.argmin(), n)} is empty; give at least one item id.")
         if skip_unknown:
             lengths = np.add.reduceat(items >= 0, ends[:-1])
             if lengths.min() == 0:
                 raise ValueError(
-                    f"The {name(lengths.argmin())} has no item of this checkpoint's catalogue; leave this user out."
+                    f"The {_who(lengths.argmin(), n)} has no item of this checkpoint's catalogue; leave this user out."
                 )
             items, ends = items[items >= 0], np.concatenate([[0], lengths.cumsum()])
         if items.min() < 0:
@@ -361,11 +386,15 @@ class Recommender:
             user = int(np.searchsorted(ends, first, side="right")) - 1
             place = first - ends[user]
             raise ValueError(
-                f"Item {str(histories[user][place])!r} (place {place + 1} of the {name(user)}) is not in this "
+                f"Item {str(histories[user][place])!r} (place {place + 1} of the {_who(user, n)}) is not in this "
                 f"checkpoint's catalogue of {len(self.item_ids)} items, which look like {self.item_ids[0]!r}; "
-                "remove it, skip all such items (skip_unknown=True) or train again."
+                "remove it, skip all such items (skip_unknown=True, in a command --skip-unknown) or train again."
             )
         return items, ends
+
+
+def _who(user: Any, users: int) -> str:
+    return "history" if users == 1 else f"history of user {user}"
 
 
 def _texts(ids: list) -> pd.Index:

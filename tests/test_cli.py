@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -299,6 +300,41 @@ def test_recommended_items_are_shown_with_their_names(place, tmp_path, ring, cap
         for row in rows:
             item, _, name = row.split(maxsplit=2)
             assert name == f"Inn {item}\\x1b"
+
+
+def test_data_that_has_grown(place, tmp_path, ring_frame, capfd, refuses):
+    """A user who met new items gets a list, where that is asked for."""
+    new = pd.DataFrame([(f"u{n:02d}", "new", 10**6) for n in range(7, 12)], columns=["user_id", "item_id", "timestamp"])
+    pd.concat([ring_frame, new]).to_csv(tmp_path / "grown.csv", index=False)
+    asked = ["recommend", "--checkpoint", f"{place}/model", "--user", "u07", "-k", "3", "--data"]
+    refuses([*asked, tmp_path / "grown.csv"], "different catalogues", "--skip-unknown")
+    assert main([*asked, f"{tmp_path}/grown.csv", "--skip-unknown"]) == 0
+    grown = capfd.readouterr().out
+    assert main([*asked, f"{place}/ring.csv"]) == 0
+    assert grown == capfd.readouterr().out
+
+
+def test_the_town_is_missed_by_its_option(place, tmp_path, monkeypatch, refuses):
+    monkeypatch.chdir(tmp_path)
+    for asked in (["diagnose"], ["evaluate", "--checkpoint", place / "model"]):
+        refuses(asked, "Give --data FILE", "data/town")
+    refuses(["recommend", "--checkpoint", place / "model", "--user", "u07"], "Give --data FILE")
+
+
+def test_run_by_time_shows_answers_of_the_test(tmp_path, ring_frame, capfd):
+    """Who is listed has a test answer, and nothing later stands in their history."""
+    ring_frame.to_csv(tmp_path / "ring.csv", index=False)
+    by_time = ["--split", "global_time"]
+    assert main(["run", "--data", f"{tmp_path}/ring.csv", "--out", f"{tmp_path}/o", *TINY, *by_time]) == 0
+    out = capfd.readouterr().out
+    config = config_of(build_parser().parse_args(["fit", *TINY, *by_time]))
+    dataset, split = prepare(tmp_path / "ring.csv", config)
+    owner = np.searchsorted(dataset.offsets, split.test, side="right") - 1
+    answers = {
+        (dataset.user_ids[u], dataset.item_ids[dataset.items[p]]) for u, p in zip(owner, split.test, strict=True)
+    }
+    shown = re.findall(r"  user (\w+), after .*?really next: (\w+)", out, re.DOTALL)
+    assert shown and set(shown) <= answers
 
 
 def test_ids_that_begin_with_a_dash(tmp_path, ring, place, capfd):

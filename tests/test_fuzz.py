@@ -154,7 +154,8 @@ def plain_times(stamps: list[str]) -> list[float] | None:
     """The times of a whole column in Unix seconds; None where it isn't of one kind, or could be of two."""
     if all(re.fullmatch(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", stamp, re.ASCII) for stamp in stamps):
         found = [float(stamp) for stamp in stamps]
-        return found if all(map(math.isfinite, found)) else None
+        mixed = any(1e8 <= stamp <= 1e10 for stamp in found) and any(stamp >= 1e11 for stamp in found)
+        return found if all(map(math.isfinite, found)) and not mixed else None  # seconds and milliseconds
     iso = r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?|\d{8}"
     readings = []
     for form in [None, *FORMS[3:], "%m/%d/%Y", "%d/%m/%Y %H:%M", "%m.%d.%Y"]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dae4rec_core.config import Config
-from dae4rec_core.data.files import COLUMNS, IDS, items_beside, load_interactions
+from dae4rec_core.data.files import COLUMNS, IDS, LABELS, items_beside, load_interactions
 from dae4rec_core.method.graph import ItemGraph, transition_graph
 from dae4rec_core.method.model import PAD
 
@@ -131,7 +131,7 @@ class Dataset:
 
     def label(self, item: int) -> str:
         """What a reader calls an item: its name or description where there is one, else its id."""
-        for column in ("name", "description"):
+        for column in LABELS:
             if column in self.attributes and pd.notna(self.attributes[column].iloc[item]):
                 return str(self.attributes[column].iloc[item])
         return str(self.item_ids[item])
@@ -412,9 +412,8 @@ def prepare(path: str | Path, config: Config) -> tuple[Dataset, Split]:
     unread = beside.name if beside is not None and items is None else None
     account = _account(loaded, items, unread, dataset, split.unknown, data.repeats)
     if account.described == 0:
-        warnings.warn(
-            f"The items.csv of {name} describes none of its items; compare the item_id of both.", stacklevel=2
-        )
+        why = "compare the item_id of both" if items is not None and len(items) else "it has a header but no rows"
+        warnings.warn(f"The items.csv of {name} describes none of its items; {why}.", stacklevel=2)
     return replace(dataset, account=account), split
 
 

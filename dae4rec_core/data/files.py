@@ -16,6 +16,7 @@ from dae4rec_core.data.times import ISO, unix_seconds
 
 COLUMNS = ["user_id", "item_id", "timestamp"]
 IDS = ["user_id", "item_id"]
+LABELS = ["name", "description"]  # what a reader calls an item
 NUMBER = r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?"
 # how files begin that are often given in the place of a CSV file, and what is said of them
 KINDS = {
@@ -24,6 +25,8 @@ KINDS = {
     ),
     rb"\x1f\x8b": "is compressed, as its first bytes say; unpack it, or name it .csv.gz",
     rb"PK\x03\x04|BZh\d1AY|\xfd7zXZ|7z\xbc\xaf|\x28\xb5\x2f\xfd": "is compressed, as its first bytes say; unpack it",
+    rb"PAR1[^\n]*?[\0-\x08\x0e-\x1f]": "holds Parquet, as its first bytes say; name it .parquet",
+    rb"ARROW1|FEA1": "holds Arrow or Feather; save it as Parquet or CSV",
     rb"\xff\xfe|\xfe\xff|.?\0": "can't be read as a table, since its text is not UTF-8; save it as UTF-8",
     rb'(\xef\xbb\xbf)?\s*(\[\s*)?\{\s*"': "holds JSON, which is no table; give CSV, CSV.GZ or Parquet",
 }
@@ -116,7 +119,7 @@ def _read_csv(path: Path, needed: list[str]) -> pd.DataFrame:
         if re.match(beginning, start, re.DOTALL):
             raise ValueError(f"{path} {what}.")
     lines, names = _lines_of_rows(path, needed)
-    types = {written: str for written, name in names.items() if name in IDS}
+    types = {written: str for written, name in names.items() if name in IDS + LABELS}
     try:
         with _opener(path)(path, "rb") as file:  # low_memory would guess the type of a column piece by piece
             frame = pd.read_csv(file, encoding="utf-8", dtype=types, low_memory=False, float_precision="round_trip")

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 # a day at least, and minutes beside hours: what was cut off in the middle of a time is no time
-ISO = r"\d{4}-?\d\d-?\d\d([T ]\d\d:?\d\d(:?\d\d(\.\d+)?)? ?(Z|[+-]\d\d(:?\d\d)?)?)?"
+ISO = r"\d{4}-?\d\d-?\d\d([T ]\d\d:?\d\d(:?\d\d(\.\d+)?)? ?(Z|UTC|[+-]\d\d(:?\d\d)?)?)?"
 DATES = [f"{first}{mark}{second}{mark}%Y" for mark in "/.-" for first, second in (("%d", "%m"), ("%m", "%d"))]
 DATES += ["%Y/%m/%d", "%Y.%m.%d", "%d %b %Y", "%d-%b-%Y", "%d %B %Y", "%b %d %Y", "%b %d, %Y", "%B %d, %Y"]
 CLOCKS = ["", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p"]
@@ -33,9 +33,10 @@ def unix_seconds(stamps: pd.Series, path: Path) -> pd.Series:
     best = int(np.argmin([rows.sum() for rows in unknown]))
     if unknown[best].any():
         place = unknown[best].idxmax()
+        others = ", nor can any other" if unknown[best].all() else " as the others are"
         raise ValueError(
-            f"{path}, {stamps.index.name} {place}: timestamp {str(stamps[place])!r} can't be understood as the others "
-            "are; use Unix seconds or a date such as 2012-04-03 18:00 in all of them."
+            f"{path}, {stamps.index.name} {place}: timestamp {str(stamps[place])!r} can't be understood{others}; use "
+            "Unix seconds or a date such as 2012-04-03 18:00 in all of them, without blanks around it."
         )
     if any(
         not reading.equals(readings[best]) for reading, rows in zip(readings, unknown, strict=True) if not rows.any()
@@ -59,7 +60,7 @@ def _readings(text: pd.Series) -> list[pd.Series]:
     numbers = pd.to_numeric(text, errors="coerce")
     if numbers.notna().all():
         return [numbers]
-    iso = _seconds(text.where(text.str.fullmatch(ISO)), "ISO8601")
+    iso = _seconds(text.where(text.str.fullmatch(ISO)).str.replace(r" ?UTC$", "Z", regex=True), "ISO8601")
     if iso.notna().all():
         return [iso]
     text = text.where(text.str.contains(WHOLE))

@@ -7,6 +7,7 @@ ranked.
 
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ import torch
 
 from dae4rec_core.config import PRESETS, Config, choose_device
 from dae4rec_core.data.dataset import Dataset, Split, held_out, prepare, training_examples, training_graph
-from dae4rec_core.data.files import load_interactions
+from dae4rec_core.data.files import COLUMNS, load_interactions
 from dae4rec_core.data.properties import properties
 from dae4rec_core.experiments import maps
 from dae4rec_core.experiments.baselines import baselines
@@ -65,7 +66,7 @@ def diagnose(path: str | Path, config: Config, device: str | torch.device = "aut
     found = [
         *as_loaded(frame),
         *after_filter(frame, dataset, config),
-        *structure(dataset, split),
+        *structure(dataset, split, of_visits(frame)),
         *leaks(dataset, split, config),
         *counting(dataset, split, config),
     ]
@@ -104,19 +105,20 @@ def as_loaded(frame: pd.DataFrame) -> list[Finding]:
     found = [
         Finding("rows", rows, f"The file holds {rows:,} interactions of {users:,} users with {items:,} items."),
     ]
-    ordered = frame.sort_values(["user_id", "timestamp"], kind="stable")
+    moments, unit = in_seconds(frame["timestamp"])
+    ordered = frame.assign(timestamp=moments).sort_values(["user_id", "timestamp"], kind="stable")
     gaps = ordered.groupby("user_id")["timestamp"].diff().dropna()
-    if frame["timestamp"].max() < DAY:
+    if moments.max() < DAY:
         found.append(
             Finding("timestamps", "positions", "The timestamps look like positions in a sequence, not like moments.")
         )
     elif len(gaps):
-        days, span = gaps.median() / DAY, (frame["timestamp"].max() - frame["timestamp"].min()) / DAY
+        days, span = gaps.median() / DAY, (moments.max() - moments.min()) / DAY
         found.append(
             Finding(
                 "median gap in days",
                 float(days),
-                f"It spans {span:,.0f} days; half of the gaps between a user's visits are below {days:.2g} days.",
+                f"It spans {span:,.0f} days{unit}; half of the gaps between a user's visits are below {days:.2g} days.",
             )
         )
     ties = float((gaps == 0).mean()) if len(gaps) else 0.0
@@ -135,6 +137,18 @@ def as_loaded(frame: pd.DataFrame) -> list[Finding]:
     return found
 
 
+def in_seconds(timestamps: pd.Series) -> tuple[pd.Series, str]:
+    """Times as the file has them, in seconds, and what they were taken for where that is something else."""
+    if timestamps.between(19_000_101, 21_001_231).all():
+        days = pd.to_datetime(timestamps.astype("int64").astype(str), format="%Y%m%d", errors="coerce")
+        if days.notna().all():
+            return (days - pd.Timestamp(0)).dt.total_seconds(), " (its timestamps read as dates, YYYYMMDD)"
+    for least, name in ((1e17, "nanoseconds"), (1e14, "microseconds"), (1e11, "milliseconds")):
+        if timestamps.min() >= least:  # as seconds they would lie past the year 5138
+            return timestamps / (least / 1e8), f" (its timestamps read as {name})"
+    return timestamps, ""
+
+
 def after_filter(frame: pd.DataFrame, dataset: Dataset, config: Config) -> list[Finding]:
     """What the k-core and the rule for repeats leave."""
     kept = len(dataset.items) / len(frame)
@@ -149,8 +163,23 @@ def after_filter(frame: pd.DataFrame, dataset: Dataset, config: Config) -> list[
     ]
 
 
-def structure(dataset: Dataset, split: Split) -> list[Finding]:
-    """`properties`, and how often a step to another item stays within its kind."""
+def of_visits(frame: pd.DataFrame) -> set[str]:
+    """Columns of interactions that say nothing of an item: it has several values of them, or lists."""
+
+    def of_items(column: str) -> bool:
+        try:
+            return bool(frame.groupby("item_id")[column].nunique().max() <= 1)
+        except TypeError:  # what can't be hashed
+            return False
+
+    return {column for column in frame.columns if column not in COLUMNS and not of_items(column)}
+
+
+def structure(dataset: Dataset, split: Split, of_visits: Collection[str] = ()) -> list[Finding]:
+    """`properties`, and how often a step to another item stays within its kind.
+
+    of_visits: columns of Dataset.attributes that are no kinds of items.
+    """
     facts, examples = properties(dataset, split), len(split.training_targets(dataset))
     found = [
         Finding(
@@ -195,7 +224,7 @@ def structure(dataset: Dataset, split: Split) -> list[Finding]:
     ]
     steps = steps_of([s for s in split.training_sequences(dataset) if len(s)], 1)
     steps = steps[steps[:, 0] != steps[:, 1]]
-    for name, values in dataset.attributes.items():
+    for name, values in dataset.attributes.drop(columns=list(of_visits), errors="ignore").items():
         codes, kinds = pd.factorize(values)
         if not GROUPS[0] <= len(kinds) <= min(GROUPS[1], dataset.n_items / 2):
             continue

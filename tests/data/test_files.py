@@ -56,22 +56,24 @@ def test_ids_keep_their_leading_zeros(tmp_path):
 
 @pytest.mark.parametrize("name", ["interactions.csv", "interactions.csv.gz", "interactions.parquet"])
 def test_ids_that_pandas_takes_for_missing_are_ids(tmp_path, name):
-    """In both columns and in items.csv; in all other columns they are missing values, as pandas has it."""
+    """And names; in columns of another kind they are missing values, as pandas has it."""
     ids = ["NA", "null", "nan", "NaN", "None", "N/A", "n/a", "<NA>", "#N/A", "NULL"]
     frame = pd.DataFrame({"user_id": ids, "item_id": ids[::-1], "timestamp": range(10), "shop": ["NA", *"abcdefghi"]})
     if name.endswith("parquet"):
         frame.assign(shop=frame["shop"].replace({"NA": None})).to_parquet(tmp_path / name)
     else:
         frame.to_csv(tmp_path / name, index=False)
-    (tmp_path / "items.csv").write_text("item_id,name\nNA,Namibia\nnull,NA\n")
+    (tmp_path / "items.csv").write_text("item_id,name,shop\nNA,Namibia,a\nnull,NA,NA\nnan,1984,b\nNaN,,c\n")
     found, items = load_interactions(tmp_path)
     assert found["user_id"].tolist() == ids and found["item_id"].tolist() == ids[::-1]
     assert found["shop"].isna().tolist() == [True] + 9 * [False]
-    assert items is not None and items["item_id"].tolist() == ["NA", "null"]
-    assert items["name"].isna().tolist() == [False, True]
+    assert items is not None and items["item_id"].tolist() == ["NA", "null", "nan", "NaN"]
+    assert items["name"].fillna("").tolist() == ["Namibia", "NA", "1984", ""]
+    assert items["shop"].isna().tolist() == [False, True, False, False]
     dataset = encode(found, items)
     assert sorted(dataset.item_ids) == sorted(ids)
-    assert dataset.label(dataset.item_ids.tolist().index("NA")) == "Namibia"
+    labels = [dataset.label(dataset.item_ids.tolist().index(item)) for item in ("NA", "null", "nan", "NaN")]
+    assert labels == ["Namibia", "NA", "1984", "NaN"]  # the id where there is no name
 
 
 def test_a_column_that_parquet_lacks_is_named(tmp_path, one_sentence):
@@ -154,6 +156,7 @@ def test_ids_stay_what_they_are_up_to_the_recommendation(tmp_path, tiny, name):
         ["1333476000.0", "1.33347603e9", " 1333497600"],
         ["2012-04-03 18:00", "2012-04-03T18:00:30Z", "2012-04-04"],
         ["20120403T1800", "2012-04-03T20:00:30+02:00", "2012-04-04 00:00:00.000"],
+        ["2012-04-03 18:00:00 UTC", "2012-04-03 18:00:30 UTC", "2012-04-04 00:00:00.000 UTC"],
         ["03/04/2012 18:00:00", "3/4/2012 18:00:30", "04/04/2012 00:00:00", "13/04/2012 00:00:00"],
         ["04/03/2012 18:00:00", "4/3/2012 18:00:30", "04/04/2012 00:00:00", "04/13/2012 00:00:00"],
         ["4/3/2012 6:00:00 PM", "4/3/2012 6:00:30 PM", "4/4/2012 12:00:00 AM", "4/13/2012 12:00:00 AM"],
@@ -230,8 +233,8 @@ def test_attributes_come_from_items_csv_and_from_extra_columns(tmp_path):
         (HEAD + "u,a,1\nu,b,2\0 5\n", ["line 3", "NUL", "remove it"]),
         (HEAD + "u,a,1\nu,b,inf\n", ["line 3", "'inf'", "use Unix seconds"]),
         (HEAD + "u,a,True\nu,b,False\n", ["line 2", "'True'"]),
-        (HEAD + "u,a,18:00\nu,b,19:00\n", ["line 2", "'18:00'"]),
-        (HEAD + "u,a,2012-01-01\nu,b,now\n", ["line 3", "'now'"]),
+        (HEAD + "u,a,18:00\nu,b,19:00\n", ["line 2", "'18:00'", "nor can any other"]),
+        (HEAD + "u,a,2012-01-01\nu,b,now\n", ["line 3", "'now'", "as the others are"]),
         (HEAD + "u,a,13 Apr 2012\nu,b,now\n", ["line 3", "'now'"]),
         (HEAD + "u,a,2012-01-01\nu,b,2012-01\n", ["line 3", "'2012-01'"]),
         (HEAD + "u,a,2012-01-01 18:00\nu,b,2012-01-01 18:0\n", ["line 3", "'2012-01-01 18:0'"]),
@@ -278,6 +281,8 @@ ACCENTS = HEAD + "u,Café,1\n"
         ("a.xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504), ["workbook of Excel", "save it as CSV"]),
         ("a.ods", archive(mimetype="application/vnd.oasis"), ["workbook of Excel", "save it as CSV"]),
         ("a.zip", archive(a__csv=ACCENTS), ["is compressed", "unpack it"]),
+        ("a.pq", b"PAR1\x15\x04\x15\x0c", ["holds Parquet", "name it .parquet"]),
+        ("a.feather", b"ARROW1\0\0\xff", ["holds Arrow or Feather", "save it as"]),
         ("a.csv.bz2", bz2.compress(ACCENTS.encode()), ["is compressed", "unpack it"]),
         ("a.csv.gzip", gzip.compress(ACCENTS.encode()), ["is compressed", "unpack it", "name it .csv.gz"]),
         ("a.txt", ACCENTS.encode("latin-1"), ["not UTF-8", "save it as UTF-8"]),

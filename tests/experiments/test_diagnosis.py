@@ -10,7 +10,7 @@ import pytest
 from dae4rec_core.__main__ import main
 from dae4rec_core.config import Config
 from dae4rec_core.data.town import make_town
-from dae4rec_core.experiments.diagnosis import DENSE, FEW, LATE, OFTEN, STRONG, advice, diagnose, on_the_map
+from dae4rec_core.experiments.diagnosis import DENSE, FEW, LATE, OFTEN, STRONG, advice, as_loaded, diagnose, on_the_map
 
 RESULTS = Path(__file__).parents[2] / "results"
 RULES = ["popularity", "recency", "first-order transitions", "symmetric transitions", "sequential rules"]
@@ -78,6 +78,33 @@ def test_every_finding_is_one_sentence(findings):
     assert reached[best] == max(reached.values())
     assert findings["seconds of reference"].value > 0
     assert 0.1 < findings["memory in GiB"].value < 100
+
+
+@pytest.mark.parametrize(
+    "times, said",
+    [(1, ""), (10**3, "milliseconds"), (10**6, "microseconds"), (10**9, "nanoseconds"), (None, "dates, YYYYMMDD")],
+)
+def test_the_unit_of_the_timestamps(tmp_path, times, said):
+    """Ninety days from 2023-11-14 on, three apart, written in each unit."""
+    days = pd.date_range("2023-11-14", periods=31, freq="3D")
+    stamps = [int(d.timestamp()) * times if times else int(d.strftime("%Y%m%d")) for d in days]
+    rows = [(f"u{u}", f"i{n % 7}", stamp) for u in range(9) for n, stamp in enumerate(stamps)]
+    frame = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
+    found = {finding.name: finding for finding in as_loaded(frame)}["median gap in days"]
+    assert found.value == pytest.approx(3) and "It spans 90 days" in found.sentence
+    assert said in found.sentence and ("read as" in found.sentence) == bool(said)
+
+
+def test_columns_of_visits_are_no_kinds_of_items(tmp_path):
+    """A device that each user keeps, and lists of tags, say nothing of an item; its colour does."""
+    rng = np.random.default_rng(0)
+    rows = [(f"u{u}", f"i{rng.integers(20):02d}", t, f"d{u % 2}", ["tag"]) for u in range(40) for t in range(8)]
+    frame = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp", "device", "tags"])
+    frame["colour"] = frame["item_id"].str[-1].map(lambda digit: "red" if digit in "024" else "blue")
+    frame.to_parquet(tmp_path / "visits.parquet", index=False)
+    config = Config().replace(dim=8, hidden=8, gae_steps=5, k_core=1)
+    names = {finding.name for finding in diagnose(tmp_path / "visits.parquet", config, "cpu")}
+    assert "same colour" in names and not {"same device", "same tags"} & names
 
 
 def test_positions_are_told_from_moments(tmp_path):
