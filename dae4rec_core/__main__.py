@@ -1,5 +1,12 @@
 """The command line, python -m dae4rec_core COMMAND; `build_parser` lists the commands."""
 
+# ruff: noqa: E402
+import signal
+
+INTERRUPT = signal.getsignal(signal.SIGINT)
+if __name__ == "__main__" and INTERRUPT is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports below ends the command, and says nothing
+
 import argparse
 import json
 import os
@@ -477,4 +484,5 @@ def table_text(table: pd.DataFrame, part: str = "test") -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, INTERRUPT)
     sys.exit(main())

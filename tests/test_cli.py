@@ -563,6 +563,14 @@ def told(process: subprocess.Popen) -> list[str]:
     return [line for line in lines if line and "it/s" not in line and "s/it" not in line]
 
 
+def test_ctrl_c_during_the_imports_leaves_no_traceback(tmp_path):
+    (tmp_path / "torch.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n")
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    asked = [sys.executable, "-m", "dae4rec_core", "diagnose"]
+    found = subprocess.run(asked, env=env, capture_output=True, text=True, timeout=50, check=False)
+    assert found.returncode == -signal.SIGINT and found.stderr == ""
+
+
 @pytest.mark.slow
 def test_ctrl_c_ends_a_run_in_one_sentence_and_the_state_goes_on(place, tmp_path):
     data, long = ["--data", place / "ring.csv", "--out", tmp_path / "m", *TINY], ["--epochs", "9999", "--patience"]
