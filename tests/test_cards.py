@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t as student
 
 from dae4rec_core import checkpoint
 from dae4rec_core.config import Config
@@ -112,10 +113,13 @@ def test_the_reproductions_figures_are_those_of_the_runs():
     assert f"on {(gain > 0).sum()} of {len(mean)} columns" in cells["ahead of DreamRec"]
 
     pair = [rows.set_index(["column", "seed"])["points"] for rows in (full, plain)]
-    worth = (pair[0] - pair[1]).groupby("column").agg(["mean", "std"])
-    one_reading = (mean * (100 - mean) / full.groupby("column")["users"].first()) ** 0.5  # where there is one seed
-    sure = worth[worth["mean"] > worth["std"].fillna(2**0.5 * one_reading)]["mean"]
-    words = f"{sure.min():.0f} to {sure.max():.0f} points on {len(sure)} of {len(mean)} columns"
+    worth = (pair[0] - pair[1]).groupby("column").agg(["mean", "std", "count"])
+    reach = worth["std"] * student.ppf(0.975, worth["count"] - 1) / worth["count"] ** 0.5
+    levels = {"with": mean, "without": plain.groupby("column")["points"].mean()}
+    users = full.groupby("column")["users"].first()
+    variance = sum(level * (100 - level) / users for level in levels.values())  # where there is one seed
+    sure = worth[worth["mean"] > reach.fillna(1.96 * variance**0.5)]["mean"]
+    words = f"{sure.min():.1f} to {sure.max():.1f} points on {len(sure)} of {len(mean)} columns"
     assert words in cells["the compensator helps"]
 
     places = pd.read_csv(ROOT / "dae4rec_core/experiments/maps.csv", na_values=[""], keep_default_na=False)
