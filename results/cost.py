@@ -3,7 +3,8 @@
 `python -m results cost` runs every method of METHODS on each of SETS, one after another and each in a process of its
 own with one thread, and keeps cost.csv: after each epoch the processor's seconds since the start (pretraining
 included), the training answers looked at, and the NDCG@10 of `validation_sample`; behind the last one the largest
-memory and the users that are ranked in a second. A quiet machine makes them comparable. Test answers are never read.
+memory and the users that are ranked in a second. What else the machine does must not change meanwhile. Test answers are
+never read.
 """
 
 import json
@@ -12,8 +13,6 @@ import resource
 import time
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from dae4rec_core.data.dataset import validation_sample
 from dae4rec_core.events import Event
@@ -24,8 +23,7 @@ from results.plan import ABLATED, units
 
 TABLE = grid.FOLDER / "cost.csv"
 SETS = ABLATED
-RIVAL = "SASRec"
-METHODS = (RIVAL, "GRU4Rec", "DreamRec's recipe", "DAE4Rec", "DAE4Rec improved")
+METHODS = ("SASRec", "GRU4Rec", "DreamRec's recipe", "DAE4Rec", "DAE4Rec improved")
 FACTS = ("memory", "users_per_second")
 
 
@@ -77,19 +75,3 @@ def of_ours(unit: grid.Unit, folder: Path) -> tuple[list[tuple[float, float]], d
 def memory() -> float:
     """The most that this process has held so far, in GiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def reached(table: pd.DataFrame) -> pd.DataFrame:
-    """For each data set, method and seed: seconds and examples of the first epoch whose NDCG@10 is at least RIVAL's.
-
-    RIVAL's is its best, averaged over the seeds. NaN where it is never reached. Columns share (seconds over the mean of
-    RIVAL's own) too, and FACTS.
-    """
-    sets, run = ["data", "filter"], ["data", "filter", "method", "seed"]
-    best = table[table["method"] == RIVAL].groupby([*sets, "seed"])["NDCG@10"].max().groupby(sets).mean()
-    table = table.join(best.rename("goal"), on=sets)
-    facts = table.dropna(subset=FACTS[0]).set_index(run)[[*FACTS, "goal"]]
-    there = table[table["NDCG@10"] >= table["goal"]].groupby(run).first()[["seconds", "examples"]]
-    found = facts.join(there).reset_index()
-    own = found[found["method"] == RIVAL].groupby(sets)["seconds"].mean()
-    return found.assign(share=found["seconds"] / found.join(own.rename("own"), on=sets)["own"])

@@ -19,7 +19,7 @@ from scipy.stats import bootstrap, ttest_rel
 from dae4rec_core.config import PRESETS, Config
 from dae4rec_core.data import dataset as data_module
 from dae4rec_core.data.dataset import held_out, training_graph, validation_sample
-from dae4rec_core.experiments.evaluation import paired_bootstrap
+from dae4rec_core.experiments.evaluation import paired_bootstrap, reached
 from dae4rec_core.method.model import PAD, scores
 from dae4rec_core.method.variants import make_model
 from dae4rec_core.ranking import METRICS, hit_rate, ranks
@@ -415,13 +415,14 @@ def test_the_cost_of_ours_is_its_epochs(ring, tiny, monkeypatch, elsewhere):
     assert 0 < seconds[0] < seconds[1] < seconds[2] and rows[-1]["memory"] > 0.1 and "memory" not in rows[0]
 
 
-def test_the_goal_is_the_rivals_own_best():
-    """Two seeds of the rival reach 0.2 and 0.4 at best, so the goal is 0.3."""
+def test_the_goal_is_the_best_of_the_rivals_same_seed():
+    """Two seeds of the rival reach 0.2 and 0.4 at best, after two epochs each."""
     curves = {
         ("SASRec", 0): (0.1, 0.2),
         ("SASRec", 1): (0.31, 0.4, 0.35),
-        ("ours", 0): (0.2, 0.5),
+        ("ours", 0): (0.1, 0.15, 0.1, 0.5),
         ("ours", 1): (0.1, 0.2),
+        ("theirs", 0): (0.2, 0.1),
     }
     rows = [
         {"data": "d", "filter": "f", "method": method, "seed": seed, "epoch": n, "seconds": 10.0 * n, "examples": 5 * n}
@@ -429,10 +430,12 @@ def test_the_goal_is_the_rivals_own_best():
         for (method, seed), curve in curves.items()
         for n, value in enumerate(curve, start=1)
     ]
-    found = cost.reached(pd.DataFrame(rows)).set_index(["method", "seed"])
-    assert found["goal"].tolist() == pytest.approx([0.3] * 4)
-    assert found["seconds"].tolist() == pytest.approx([np.nan, 10, 20, np.nan], nan_ok=True)
-    assert found.loc[("ours", 0), "share"] == 2 and found.loc[("ours", 0), "examples"] == 10
+    found = reached(pd.DataFrame(rows), "SASRec").droplevel(["data", "filter"])
+    assert found["seconds"].to_dict() == pytest.approx(
+        {(0, "SASRec"): 20, (1, "SASRec"): 20, (0, "ours"): 40, (1, "ours"): np.nan, (0, "theirs"): 10}, nan_ok=True
+    )
+    assert found.loc[(0, "ours")].to_dict() == {"seconds": 40, "examples": 20, "share": 2}
+    assert found.loc[(0, "theirs"), "share"] == 0.5 and np.isnan(found.loc[(1, "ours"), "share"])
 
 
 def test_the_mean_of_samples_is_their_mean(trained, first_visits, ours):

@@ -247,3 +247,19 @@ def paired_bootstrap(ours: ArrayLike, theirs: ArrayLike, resamples: int = 5_000,
         "high": float(high),
         "p": (int((resampled <= 0).sum()) + 1) / (resamples + 1),
     }
+
+
+def reached(curves: pd.DataFrame, rival: str) -> pd.DataFrame:
+    """What it costs to be as good as a rival: of each method, the first epoch with the NDCG@10 of the rival's best.
+
+    curves: a row for each epoch, columns data, filter, seed, method, seconds, examples, NDCG@10 (`python -m results
+    cost`); both are of the same data set and seed. Returns seconds, examples and share, the seconds over those of the
+    rival's own best epoch, by data, filter, seed and method; NaN where it is never reached.
+    """
+    where = ["data", "filter", "seed"]
+    best = curves[curves["method"] == rival].groupby(where)["NDCG@10"].max()
+    curves = curves.join(best.rename("goal"), on=where)
+    runs = curves.groupby([*where, "method"], sort=False)
+    there = curves[curves["NDCG@10"] >= curves["goal"]].groupby([*where, "method"])[["seconds", "examples"]].first()
+    there = there.reindex(runs.size().index)
+    return there.assign(share=there["seconds"] / there["seconds"].xs(rival, level="method"))
