@@ -1,12 +1,13 @@
 """Execute notebooks in place, so that an unchanged rebuild is byte-identical and a change shows a diff one can review.
 
-    python notebooks/build.py                              all of notebooks/*.ipynb, in order
+    python notebooks/build.py                              all of notebooks/*.ipynb, in order, and the demo
     python notebooks/build.py notebooks/01_*.ipynb         some of them
     python notebooks/build.py drafts/01_graph.py           a py:percent text becomes notebooks/<its name>.ipynb
 
 What would differ between two runs is made the same: cell ids follow the cell's place, widget ids their first showing,
 no timing is recorded, progress bars keep their count and lose their clock, keys are sorted. A notebook that fails is
-left as it was. To edit one as text, use `jupytext --to py:percent`.
+left as it was. The demo keeps the still pictures of its widgets alone: with their models they would weigh 7 MB, and it
+runs under Voila anyway. To edit one as text, use `jupytext --to py:percent`.
 """
 
 import json
@@ -20,14 +21,15 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).resolve().parent
+DEMO = FOLDER.parent / "demo/demo.ipynb"
 LIMIT = 600  # seconds a cell may take
 WIDGETS = "application/vnd.jupyter.widget-state+json"
 VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 def execute(source: Path) -> dict:
-    """Run a notebook or py:percent file in the notebooks' folder; returns the notebook as plain JSON data."""
+    """Run the demo in its own folder, others in the notebooks'; returns the notebook as plain JSON data."""
     notebook = jupytext.read(source)
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"{source.stem}-{number:03d}"
@@ -42,11 +44,24 @@ def execute(source: Path) -> dict:
         timeout=LIMIT,
         kernel_name="python3",
         record_timing=False,
-        resources={"metadata": {"path": str(FOLDER)}},
+        resources={"metadata": {"path": str(home(source))}},
     )
     client.execute()
     notebook.metadata["language_info"] = {"name": "python"}  # no patch version of Python in the diff
     return json.loads(nbformat.writes(notebook))
+
+
+def home(source: Path) -> Path:
+    """Where a source is run and the notebook made from it lies."""
+    return DEMO.parent if source.resolve() == DEMO else FOLDER
+
+
+def keep_stills(notebook: dict) -> None:
+    """Leave pictures and words of the widgets, and take the widgets away."""
+    notebook["metadata"].pop("widgets", None)
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop(VIEW, None)
 
 
 def settle_progress_bars(state: dict) -> None:
@@ -108,11 +123,14 @@ def normalise(notebook: dict) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    sources = [Path(name) for name in arguments] or sorted(FOLDER.glob("*.ipynb"))
+    sources = [Path(name) for name in arguments] or [*sorted(FOLDER.glob("*.ipynb")), DEMO]
     for source in sources:
         start = time.perf_counter()
         try:
-            text = normalise(execute(source))
+            notebook = execute(source)
+            if home(source) != FOLDER:
+                keep_stills(notebook)
+            text = normalise(notebook)
         except CellExecutionError as error:
             print(
                 f"{source.name} stopped, its file is unchanged: {error.ename}: {error.evalue}\n{error}", file=sys.stderr
@@ -127,7 +145,7 @@ def main(arguments: list[str]) -> int:
         except FileNotFoundError as error:
             print(f"{error.filename} does not exist; give a path to an .ipynb or .py file.", file=sys.stderr)
             return 1
-        (FOLDER / f"{source.stem}.ipynb").write_text(text, encoding="utf-8")
+        (home(source) / f"{source.stem}.ipynb").write_text(text, encoding="utf-8")
         print(f"{source.stem}: {time.perf_counter() - start:.0f} s", flush=True)
     return 0
 

@@ -105,6 +105,16 @@ def test_links_between_notebooks_exist(notebook):
         assert (FOLDER / target).is_file(), target
 
 
+def test_the_demo_was_run_in_order_and_shows_its_pictures():
+    """Its widgets live under Voila; the file holds what they looked like, with words."""
+    cells = code_cells(nbformat.read(ROOT / "demo/demo.ipynb", as_version=4))
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert len(outputs) == len(cells) - 1  # all but the imports show something
+    for output in outputs:
+        assert set(output.data) == {"image/png", "text/plain"} and output.metadata["image/png"]["alt"]
+
+
 @pytest.mark.parametrize(
     "path", [*sorted(FOLDER.glob("*.ipynb")), ROOT / "demo/demo.ipynb"], ids=lambda path: path.stem
 )
