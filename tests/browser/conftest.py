@@ -60,10 +60,18 @@ class Watch:
         assert not self.errors and not self.outside, (self.errors[:5], self.outside[:5])
 
 
+def context_of(browser, **options):
+    """A context whose pages scroll at once: smoothly, as the site's theme does, they move on under the mouse."""
+    context = browser.new_context(**options)
+    at_once = "document.documentElement.style.scrollBehavior = 'auto'"
+    context.add_init_script(f"addEventListener('DOMContentLoaded', () => {at_once})")
+    return context
+
+
 @pytest.fixture
 def page(browser):
     """A page of 1280 x 1000 that fails the test on any error or outside request."""
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
+    context = context_of(browser, viewport={"width": 1280, "height": 1000})
     page = context.new_page()
     page.watch = Watch(page)
     yield page

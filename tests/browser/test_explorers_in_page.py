@@ -3,14 +3,14 @@
 import re
 
 import pytest
-from conftest import ROOT, Watch, shot
+from conftest import ROOT, Watch, context_of, shot
 
 NOTEBOOKS = ROOT / "docs/_build/html/notebooks"
 
 
 @pytest.fixture(scope="module")
 def context(browser):
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, offline=True)
+    context = context_of(browser, viewport={"width": 1280, "height": 900}, offline=True)
     yield context
     context.close()
 
@@ -40,6 +40,14 @@ def wrong_guess(explorer, words: str) -> str:
     """What is told after one of the answers."""
     explorer.get_by_role("button", name=words, exact=True).click()
     return explorer.locator(".told").inner_text()
+
+
+def test_nothing_glides_where_people_ask_for_no_motion(opened):
+    page, delta = opened("03_diffusion_training", "delta")
+    dot, motion = delta.locator("circle.glides").first, "dot => getComputedStyle(dot).transitionDuration"
+    assert dot.evaluate(motion) == "0.5s, 0.5s"
+    page.emulate_media(reduced_motion="reduce")
+    assert dot.evaluate(motion) == "0s"
 
 
 def test_noise(opened):

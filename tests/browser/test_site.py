@@ -4,7 +4,7 @@ import re
 import statistics
 
 import pytest
-from conftest import PICTURES, ROOT, SHOTS, Watch, milliseconds, shot
+from conftest import PICTURES, ROOT, SHOTS, Watch, context_of, milliseconds, shot
 
 SITE = ROOT / "docs/_build/html"
 PAGES = [
@@ -29,8 +29,8 @@ def offline(browser):
     contexts = []
 
     def make(width: int = 1280, scheme: str = "light"):
-        context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True, has_touch=width < 500
+        context = context_of(
+            browser, viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True, has_touch=width < 500
         )
         page = context.new_page()
         page.watch = Watch(page)
