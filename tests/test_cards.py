@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import t as student
 
 from dae4rec_core import checkpoint
 from dae4rec_core.config import Config
 from dae4rec_core.data.dataset import prepare, training_graph
 from dae4rec_core.data.properties import properties
+from dae4rec_core.experiments.evaluation import mean_difference
 
 ROOT = Path(__file__).parents[1]
 TOWN = ROOT / "data/town"
@@ -112,20 +112,14 @@ def test_the_reproductions_figures_are_those_of_the_runs():
     gain = mean - points("DreamRec's recipe").groupby("column")["points"].mean()
     assert f"on {(gain > 0).sum()} of {len(mean)} columns" in cells["ahead of DreamRec"]
 
-    pair = [rows.set_index(["column", "seed"])["points"] for rows in (full, plain)]
-    worth = (pair[0] - pair[1]).groupby("column").agg(["mean", "std", "count"])
-    reach = worth["std"] * student.ppf(0.975, worth["count"] - 1) / worth["count"] ** 0.5
-    reach = reach.where(worth["count"] > 2)  # two seeds say too little about their spread
-    levels = {"with": mean, "without": plain.groupby("column")["points"].mean()}
-    users = full.groupby("column")["users"].first()
-    variance = sum(level * (100 - level) / users for level in levels.values())  # where there are fewer
-    sure = worth[worth["mean"] > reach.fillna(1.96 * variance**0.5)]["mean"]
+    worth = 100 * mean_difference(*(rows.rename(columns={"column": "set"}) for rows in (full, plain)))
+    sure = worth[worth["difference"] > worth["reach"]]["difference"]
     words = f"{sure.min():.1f} to {sure.max():.1f} points on {len(sure)} of {len(mean)} columns"
     assert words in cells["the compensator helps"]
 
     places = pd.read_csv(ROOT / "dae4rec_core/experiments/maps.csv", na_values=[""], keep_default_na=False)
     length = places.set_index(places["data"] + ", " + places["filter"])["history length"]
-    real = worth["mean"][~worth.index.str.startswith("town")]
+    real = worth["difference"][~worth.index.str.startswith("town")]
     words = f"rank correlation {real.corr(length[real.index], method='spearman'):.2f} over {len(real)} columns"
     assert words in cells["longer sequences need the compensator more"]
 

@@ -19,7 +19,7 @@ from scipy.stats import bootstrap, ttest_rel
 from dae4rec_core.config import PRESETS, Config
 from dae4rec_core.data import dataset as data_module
 from dae4rec_core.data.dataset import held_out, training_graph, validation_sample
-from dae4rec_core.experiments.evaluation import paired_bootstrap, reached
+from dae4rec_core.experiments.evaluation import mean_difference, paired_bootstrap, reached
 from dae4rec_core.method.model import PAD, scores
 from dae4rec_core.method.variants import make_model
 from dae4rec_core.ranking import METRICS, hit_rate, ranks
@@ -128,6 +128,29 @@ def test_the_bootstrap_agrees_with_a_paired_t_test():
     assert found["high"] == pytest.approx(interval.high, abs=0.003)
     assert found["p"] == pytest.approx(oracle.pvalue, abs=0.01)
     assert paired_bootstrap(ours, ours)["p"] == 1.0
+
+
+def test_the_difference_of_means_is_students_from_three_seeds_on():
+    """Against scipy's paired t-test; with two seeds, against twenty thousand pairs of readings by two crowds."""
+    hits = {"three": ([0.31, 0.33, 0.32], [0.30, 0.31, 0.32]), "two": ([0.32, 0.30], [0.30, 0.26]), "mine": ([0.5], [])}
+
+    def rows(which):
+        return pd.DataFrame(
+            [
+                {"set": name, "seed": seed, "HR@10": value, "users": 1000}
+                for name, both in hits.items()
+                for seed, value in enumerate(both[which])
+            ]
+        )
+
+    found = mean_difference(rows(0), rows(1))
+    assert set(found.index) == {"three", "two"}
+    interval = ttest_rel(*hits["three"]).confidence_interval(0.95)
+    difference, reach = found.loc["three"]
+    assert (difference - reach, difference + reach) == pytest.approx((interval.low, interval.high))
+    crowds = [np.random.default_rng(n).binomial(1000, p, 20_000) / 1000 for n, p in enumerate((0.31, 0.28))]
+    assert found.loc["two", "difference"] == pytest.approx(0.03)
+    assert found.loc["two", "reach"] == pytest.approx(1.96 * (crowds[0] - crowds[1]).std(), rel=0.02)
 
 
 def test_the_bootstrap_draws_seeds_too():
