@@ -100,6 +100,22 @@ def test_only_the_newest_request_is_worked_on():
     assert len(failed) == 1 and "three is bad &lt;here&gt;." in failed[0] and 'role="alert"' in failed[0]
 
 
+def test_live_work_has_one_torch_thread_and_leaves_the_kernel_its_own():
+    found, before = [], torch.get_num_threads()
+
+    async def reader():
+        latest = Latest(torch.get_num_threads, found.append, found.append)
+        latest.ask()
+        await latest.task
+
+    try:
+        torch.set_num_threads(2)
+        asyncio.run(reader())
+        assert found == [1] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_live_explorer_shows_a_sentence_in_place_of_the_picture_and_recovers(picture):
     def view(n):
         if n == 2:
