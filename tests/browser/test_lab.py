@@ -35,7 +35,8 @@ def drag(page, handle, pixels: int) -> None:
     page.mouse.up()
 
 
-def test_ready_made_frames(page, lab):
+def test_ready_made_frames_and_the_s_explorer(page, lab):
+    """On one page, because it takes half a minute to run. The S explorer needs the kernel no more once it is there."""
     open_and_run(page, lab, "04_skip_step_sampling.ipynb")
     page.wait_for_function(f"() => {PICTURES}.length === 1")
     rho, S = (handles(page).nth(n) for n in range(2))
@@ -53,6 +54,15 @@ def test_ready_made_frames(page, lab):
     page.wait_for_function(f"() => {PICTURES}[0].alt.includes('S = 10 steps')")
     shot(page, "lab_frames")
     assert took < 60
+    steps = page.locator(".dae4rec-steps")
+    steps.wait_for(timeout=60_000)
+    steps.scroll_into_view_if_needed()
+    assert "rank 16 of 600" in steps.locator(".facts").inner_text()
+    steps.get_by_label("S, sampling steps").fill("0")
+    assert "rank 10 of 600" in steps.locator(".facts").inner_text()
+    steps.get_by_label("200 first noises").check()
+    page.wait_for_function("() => document.querySelector('.dae4rec-steps .facts').textContent.includes('bits')")
+    shot(page, "lab_steps")
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +80,7 @@ def newest_kernel() -> psutil.Process:
     return max((p for p in found if "ipykernel_launcher" in " ".join(p.cmdline())), key=psutil.Process.create_time)
 
 
-def test_the_model_runs_at_every_move(page, lab, live):
+def test_the_model_runs_at_every_move_and_a_thousand_end_on_the_last_value(page, lab, live):
     open_and_run(page, lab, live)
     page.wait_for_function(f"() => {PICTURES}.length === 1")
     S = handles(page).nth(1)
@@ -83,13 +93,6 @@ def test_the_model_runs_at_every_move(page, lab, live):
     page.wait_for_function(f"() => {PICTURES}[0].alt.includes('S = 1 steps')")
     shot(page, "lab_live")
     assert took < 150
-
-
-def test_a_thousand_moves_end_on_the_last_value(page, lab, live):
-    open_and_run(page, lab, live)
-    page.wait_for_function(f"() => {PICTURES}.length === 1")
-    S = handles(page).nth(1)
-    S.scroll_into_view_if_needed()
     kernel = newest_kernel()
     S.focus()
     heap = "() => performance.memory.usedJSHeapSize"
@@ -104,20 +107,6 @@ def test_a_thousand_moves_end_on_the_last_value(page, lab, live):
     print(f"grown by: kernel {grown[0]:.0f} MB, page {grown[1]:.0f} MB")
     assert max(grown) < 100
     assert page.get_by_label("S", exact=True).first.input_value() == "2"
-
-
-def test_the_s_explorer_runs_in_lab(page, lab):
-    """As on the site: the kernel brings it, and it needs the kernel no more."""
-    open_and_run(page, lab, "04_skip_step_sampling.ipynb")
-    steps = page.locator(".dae4rec-steps")
-    steps.wait_for(timeout=60_000)
-    steps.scroll_into_view_if_needed()
-    assert "rank 16 of 600" in steps.locator(".facts").inner_text()
-    steps.get_by_label("S, sampling steps").fill("0")
-    assert "rank 10 of 600" in steps.locator(".facts").inner_text()
-    steps.get_by_label("200 first noises").check()
-    page.wait_for_function("() => document.querySelector('.dae4rec-steps .facts').textContent.includes('bits')")
-    shot(page, "lab_steps")
 
 
 def test_the_town_explorer_runs_in_lab(page, lab):
