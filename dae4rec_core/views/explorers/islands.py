@@ -94,7 +94,7 @@ class IslandStage(Stage):
     def chains(self, name: str, chains: np.ndarray, lines: int, title: str) -> list[Artist]:
         """The answers of chains (S + 1, n, 2) as dots, the first `lines` chains as lines; one artist for all lines."""
         axis = self.axes[name]
-        walks = LineCollection(chains[:, :lines].swapaxes(0, 1), colors=CHAIN, linewidths=0.6, alpha=0.35)
+        walks = LineCollection(list(chains[:, :lines].swapaxes(0, 1)), colors=CHAIN, linewidths=0.6, alpha=0.35)
         (dots,) = axis.plot(*chains[-1].T, "o", color=WITHOUT, markersize=4)
         words = axis.text(0.5, 1.02, title, fontsize=10, ha="center", transform=axis.transAxes)
         return [axis.add_collection(walks, autolim=False), dots, words]
