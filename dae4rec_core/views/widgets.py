@@ -167,8 +167,8 @@ class Latest:
         self.waiting: dict[str, Any] | None = None
         self.busy = False
         self.task: asyncio.Task | None = None  # kept, or the loop may forget it
-        # One torch thread: a team beside the kernel's own would wait longer for each other than it computes (the
-        # islands at S = 48: 97 ms with two on two cores, 53 with one). The kernel keeps its number.
+        # One torch thread: the threads of a team beside the kernel's own wait for each other at every small
+        # product, and a view is made of hundreds. The kernel keeps its number.
         self.thread = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
 
     def ask(self, **request: Any) -> None:

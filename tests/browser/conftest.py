@@ -114,7 +114,7 @@ def milliseconds(page: Page, keys: list[str], n: int = 0) -> list[float]:
 
 
 def slowness() -> float:
-    """How many times longer a fixed computation takes now than the 0.12 s of the cores for which the limits were set.
+    """How many times longer a fixed computation takes now than 0.12 s, the least of a dozen on two quiet cores.
 
     A shared machine's cores change speed by a half within a minute (0.18 to 0.31 s for the same work) and count the
     lost time as processor time, so only work of a known length shows it.
