@@ -55,7 +55,7 @@ check-use:
 
 test: .venv/installed
 	@echo "Running unit tests and every notebook, comparing all outputs"
-	$(BIN)/python -m pytest --nbval --cov=dae4rec_core --cov-report=term-missing:skip-covered --cov-fail-under=95 --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval --cov=dae4rec_core --cov-report=term-missing:skip-covered --cov-fail-under=95 --durations=10
 
 SECONDS ?= 900
 fuzz: .venv/installed
