@@ -4,11 +4,23 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 Answer = Callable[..., Any]  # what a learner writes
 
 
-class NothingReturned(Exception):
-    """An answer ended without a `return`."""
+class Unusable(Exception):
+    """What an answer returned can't be judged; the message says why."""
+
+
+def holds_nan(found: Any) -> bool:
+    """Is a NaN among what was returned: a number, an array, a tensor, or several of them?"""
+    if isinstance(found, (tuple, list)):
+        return any(map(holds_nan, found))
+    try:
+        return bool(torch.as_tensor(found).isnan().any())
+    except (TypeError, ValueError, RuntimeError):  # a network, a graph or a word
+        return False
 
 
 def checker(test: Callable[[Answer], None]) -> Callable[[Answer], bool]:
@@ -24,13 +36,18 @@ def checker(test: Callable[[Answer], None]) -> Callable[[Answer], bool]:
         def called(*arguments: Any, **named: Any) -> Any:
             found = answer(*arguments, **named)
             if found is None:
-                raise NothingReturned
+                raise Unusable("returned nothing; is a `return` missing?")
+            if holds_nan(found):
+                raise Unusable(
+                    "returned NaN, which is no number; look for a division by 0, the root or logarithm of a negative "
+                    "number, or a softmax over nothing but -inf."
+                )
             return found
 
         try:
             test(called)
-        except NothingReturned:
-            print(f"Not quite: {answer.__name__} returned nothing; is a `return` missing?")
+        except Unusable as problem:
+            print(f"Not quite: {answer.__name__} {problem}")
         except AssertionError as problem:
             print(f"Not quite: {problem}")
         except Exception as error:  # a learner's function may fail in any way

@@ -2,13 +2,18 @@
 
 import ast
 import importlib
+import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import nbformat
+import networkx as nx
+import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 from dae4rec_core import exercises
 from dae4rec_core.exercises.checker import checker
@@ -139,6 +144,37 @@ def test_an_answer_without_a_return_and_one_that_was_called_are_told(capsys):
     assert check_any(forgets) is False
     assert capsys.readouterr().out == "Not quite: forgets returned nothing; is a `return` missing?\n"
     assert check_any(2.0) is False and "without calling it" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("found", [math.nan, np.float32("nan"), np.full(2, np.nan), torch.tensor([1.0, math.nan])])
+def test_an_answer_that_holds_nan_is_told_where_to_look(found, capsys):
+    @checker
+    def check_any(answer):
+        assert answer() is not None, "a sentence about a difference"
+
+    def divides():
+        return found
+
+    def divides_within():
+        return 1.0, [found]
+
+    for wrong in (divides, divides_within):
+        assert check_any(wrong) is False
+        assert f"Not quite: {wrong.__name__} returned NaN" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "found", ["a word", {1: 2}, torch.nn.Linear(1, 1), nx.path_graph(2), pd.DataFrame({"a": ["b"]})]
+)
+def test_an_answer_that_holds_no_numbers_is_judged_by_its_checker(found):
+    @checker
+    def check_any(answer):
+        assert answer() is found
+
+    def finds():
+        return found
+
+    assert check_any(finds) is True
 
 
 def test_a_missing_operation_of_torch_is_not_taken_for_a_missing_answer(capsys):
