@@ -108,11 +108,28 @@ def test_the_still_says_the_ranks(ring, trained, one_sentence):
     one_sentence(lambda: steps.still(trained, *ring, "nobody"), "nobody")
 
 
+def test_the_still_of_many_says_how_wide_the_ends_lie(ring, trained, monkeypatch):
+    monkeypatch.setattr(steps, "SHOWN", (1, 5))  # a compensator was trained for 5
+    user, model = str(ring[0].user_ids[7]), trained.model
+    view = steps.still_of_many(trained, *ring, user)
+    shown = re.findall(r"([\d.]+) at S = (\d+) (without|with)", view.alt)
+    assert [(S, how) for _, S, how in shown] == [("1", "without"), ("5", "without"), ("5", "with")]
+    tests = held_out(*ring, "test", model.config)
+    history = tests.history[int(torch.nonzero(tests.user == 7))][None]
+    _, _, main = torch.linalg.svd((e := model.embedding.weight.detach().double()) - e.mean(0))
+    noises = torch.randn(200, model.config.model.dim, generator=stream(0, "sampling"))
+    for wide, S, how in shown:
+        ends = torch.cat([trained.generate(history, int(S), how == "with", x_T=x_T[None]) for x_T in noises])
+        inside = (ends.detach().double() @ main[:2].T).numpy()
+        assert abs(float(wide) - inside.var(0).sum() ** 0.5) < 0.01
+
+
 def test_one_explorer_for_data_without_a_map_or_a_law(ring, trained, sweep_of_steps, errors, tmp_path):
     people = {"one": str(ring[0].user_ids[7])}
     asked = {"question": "?", "answers": ["a"], "right": 0, "then": "."}
     other = steps.steps_explorer(trained, *ring, sweep_of_steps[0], errors, people, tmp_path, many=True, asked=asked)
     assert json.loads(other.widget.about)["many"] and json.loads(other.widget.about)["question"] == asked
+    assert "200 first noises" in other.still.alt
     explorer = steps.steps_explorer(trained, *ring, sweep_of_steps[0], errors, people, tmp_path)
     assert isinstance(explorer.widget, StepsWidget) and explorer.still.png and explorer.text == "the S explorer"
     assert len(explorer.widget.weights) == len(page.exported(trained))

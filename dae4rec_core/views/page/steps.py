@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from dae4rec_core.data.dataset import Dataset, Examples, Split, held_out
@@ -24,6 +26,7 @@ from dae4rec_core.views.plots import (
     CHAIN,
     COLOURS,
     WAYS,
+    WITH,
     WITHOUT,
     coordinates,
     item_groups,
@@ -33,7 +36,8 @@ from dae4rec_core.views.plots import (
 from dae4rec_core.views.stage import principal_plane
 from dae4rec_core.views.widgets import Explorer, View
 
-SHOWN = (1, 10, 200)  # S of the still picture
+SHOWN = (1, 10, 200)  # S of the still pictures
+DRAWS = 200  # first noises of "many", as in steps.js
 LISTED = 5  # items of each of its lists
 DASHES = ("", "6 3", "2 3")
 # lines of HR@10 in the page: whether with a compensator, name, colour (of page.css), dash
@@ -61,7 +65,8 @@ def steps_explorer(
     about = steps_about(recommender, dataset, split, people, data)
     about |= {"curves": curves(table, errors), "question": asked or question(table), "many": many}
     widget = StepsWidget(weights=exported(recommender), about=line(about))
-    return Explorer(widget, still(recommender, dataset, split, next(iter(people.values()))), "the S explorer")
+    picture = (still_of_many if many else still)(recommender, dataset, split, next(iter(people.values())))
+    return Explorer(widget, picture, "the S explorer")
 
 
 def steps_about(
@@ -187,19 +192,11 @@ def question(table: pd.DataFrame) -> dict[str, Any]:
 @torch.no_grad()
 def still(recommender: Recommender, dataset: Dataset, split: Split, user: str) -> View:
     """The chain of one user from the first noise number 0 at SHOWN, and the beginnings of the lists, side by side."""
-    model = recommender.model
-    examples = held_out(dataset, split, "test", model.config)
-    row = row_of(dataset, examples, user)
-    examples = examples.select(slice(row, row + 1)).to(model.device)
+    model, examples = recommender.model, only_test_answer(recommender.model, dataset, split, user)
     (mean, directions, held), labels = plane_of(model), names_of(dataset)
-    items = ((clean_items(model).double() - mean) @ directions).numpy()
-    reach = 1.15 * abs(items).max()
-    groups, names = item_groups(dataset, "area")
-    colours = wheel(len(names))
-    steps = [S for S in SHOWN if S <= model.config.diffusion.timesteps]
-    figure, axes = panels(len(steps), width=3.0, height=3.9)
+    figure, axes = stages(model, dataset, int(examples.target), height=3.9)
     said = []
-    for axis, S in zip(axes, steps, strict=True):
+    for S, axis in axes.items():
         walk: list[Tensor] = []
         beliefs: list[Tensor] = []
 
@@ -212,14 +209,11 @@ def still(recommender: Recommender, dataset: Dataset, split: Split, user: str) -
         query = model.query(e_0, examples.history, model.condition(examples.history))
         rank = int(rank_by_blocks(query, model.item_vectors(), examples.target, examples.seen)[0]) + 1
         listed = top_items(query, model.item_vectors(), LISTED, examples.seen)[1][0].tolist()
-        axis.scatter(*items.T, c=[colours[group] for group in groups], s=5, alpha=0.6, linewidths=0)
         some = max(1, S // 20)
-        for points, style in ((walk, {"color": CHAIN, "marker": "."}), (beliefs, {"color": WITHOUT, "marker": "x"})):
+        for points, colour, marker in ((walk, CHAIN, "."), (beliefs, WITHOUT, "x")):
             inside = ((torch.stack(points).double() - mean) @ directions).numpy()
-            axis.plot(*inside.T, linewidth=1, markersize=5, markevery=some, **style)
-        axis.plot(*items[int(examples.target)], "*", color=COLOURS[6], markersize=14, markeredgecolor="black")
-        axis.set(xlim=(-1.25 * reach, reach), ylim=(-reach, reach), title=f"S = {S}: rank {rank}", aspect="equal")
-        axis.axis("off")
+            axis.plot(*inside.T, linewidth=1, markersize=5, markevery=some, color=colour, marker=marker)
+        axis.set(title=f"S = {S}: rank {rank}")
         text = "\n".join(f"{n + 1} {labels[item]}" for n, item in enumerate(listed))
         axis.text(0, -0.02, text, transform=axis.transAxes, va="top", fontsize=7)
         said.append(f"at S = {S} the true next item is at rank {rank}, and {labels[listed[0]]} is first")
@@ -228,3 +222,53 @@ def still(recommender: Recommender, dataset: Dataset, split: Split, user: str) -
         f"directions that hold {held:.0%} of the items' variance; the star is the true next item: {'; '.join(said)}."
     )
     return View(png(figure), alt)
+
+
+@torch.no_grad()
+def still_of_many(recommender: Recommender, dataset: Dataset, split: Split, user: str) -> View:
+    """Where DRAWS chains of one user end at SHOWN; where a compensator was trained for such an S, with it too."""
+    model, examples = recommender.model, only_test_answer(recommender.model, dataset, split, user)
+    mean, directions, held = plane_of(model)
+    figure, axes = stages(model, dataset, int(examples.target), height=3.2)
+    history = examples.history.expand(DRAWS, -1)
+    said = []
+    for S, axis in axes.items():
+        x_T = torch.randn(DRAWS, model.config.model.dim, generator=stream(0, "sampling"))
+        for compensate, colour, how in ((False, WITHOUT, "without"), (True, WITH, "with")):
+            if compensate and recommender.compensator_for(S) is None:
+                continue
+            ends = (recommender.generate(history, S, compensate, x_T=x_T).cpu().double() - mean) @ directions
+            wide = (ends - ends.mean(0)).square().sum(1).mean().sqrt()
+            axis.scatter(ends[:, 0], ends[:, 1], color=colour, s=9, linewidths=0)
+            said.append(f"{wide:.2f} at S = {S} {how}")
+        axis.set(title=f"S = {S}")
+    alt = (
+        f"User {user}, {DRAWS} first noises: where their chains end without compensator (orange) and, where one was "
+        f"trained for this S, with it (blue), in two directions that hold {held:.0%} of the items' variance; the star "
+        f"is the true next item. Root mean square distance of the ends from their mean: {', '.join(said)}."
+    )
+    return View(png(figure), alt)
+
+
+def only_test_answer(model: DAE4Rec, dataset: Dataset, split: Split, user: str) -> Examples:
+    """The one test answer of a user. Raises ValueError for one who has none."""
+    examples = held_out(dataset, split, "test", model.config)
+    row = row_of(dataset, examples, user)
+    return examples.select(slice(row, row + 1)).to(model.device)
+
+
+def stages(model: DAE4Rec, dataset: Dataset, target: int, height: float) -> tuple[Figure, dict[int, Axes]]:
+    """A panel for each S of SHOWN that the model allows, with all items in `plane_of` and a star at the target."""
+    mean, directions, _ = plane_of(model)
+    items = ((clean_items(model).double() - mean) @ directions).numpy()
+    reach = 1.15 * abs(items).max()
+    groups, names = item_groups(dataset, "area")
+    colours = wheel(len(names))
+    steps = [S for S in SHOWN if S <= model.config.diffusion.timesteps]
+    figure, axes = panels(len(steps), width=3.0, height=height)
+    for axis in axes:
+        axis.scatter(*items.T, c=[colours[group] for group in groups], s=5, alpha=0.6, linewidths=0)
+        axis.plot(*items[target], "*", color="black", fillstyle="none", markersize=14, zorder=3)
+        axis.set(xlim=(-1.25 * reach, reach), ylim=(-reach, reach), aspect="equal")
+        axis.axis("off")
+    return figure, dict(zip(steps, axes, strict=True))
