@@ -10,6 +10,7 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any
 
+import psutil
 import torch
 
 REPEATS = ("keep", "drop_consecutive", "first_visits")
@@ -188,6 +189,10 @@ class Config:
             raise ValueError(
                 "Config.denoiser 'posterior' needs items of one length and a ranking term; "
                 "give Config.geometry 'sphere' and Config.rank_weight a value above 0, such as 1."
+            )
+        if self.diffusion.lambda_t != "uniform":
+            raise ValueError(
+                "Config.lambda_t weighs Eq. 5, which Config.denoiser 'posterior' does without; leave it at 'uniform'."
             )
         if self.beyond.unconditional:
             raise ValueError("Config.unconditional has no meaning for Config.denoiser 'posterior'; leave it at 0.")
@@ -374,3 +379,8 @@ def choose_device(name: str | torch.device = "auto") -> torch.device:
         there = "auto, cuda or cpu" if torch.cuda.is_available() else "auto or cpu"
         raise ValueError(f"Device {name!r} is not available here; choose {there}.")
     return torch.device(name)
+
+
+def free_bytes(device: torch.device) -> int:
+    """How much memory is free there now, of the card or of the machine."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available

@@ -1,7 +1,6 @@
 """A trained model in use: a history to a query, a query to a list."""
 
 import math
-import numbers
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -9,18 +8,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import psutil
 import torch
 from torch import Tensor
 
 from dae4rec_core.cloud import check_width, probabilities
+from dae4rec_core.config import free_bytes
 from dae4rec_core.data.dataset import newest_items
 from dae4rec_core.method.beyond import SharedCompensator
 from dae4rec_core.method.compensator import Compensator
-from dae4rec_core.method.model import DAE4Rec, Query
+from dae4rec_core.method.model import PAD, DAE4Rec, Query
 from dae4rec_core.method.sampling import OnStep, choose_tau, markov_chain, skip_step
 from dae4rec_core.ranking import QueryScorer
-from dae4rec_core.retrieval import ItemIndex, check_seen, top_items, without_seen
+from dae4rec_core.retrieval import ItemIndex, check_seen, top_items, whole, without_seen
 from dae4rec_core.streams import Purpose, stream
 
 # Users whose lists are made at once, on the CPU and elsewhere. Products of another shape may round differently, so one
@@ -31,15 +30,6 @@ ALIGNED = 16
 CHAIN = 8 * 4  # bytes of a chain for each of d + hidden numbers, at most; measured: 7 to 12 KB where they are 128 + 256
 # what a history may be; a set or a dict has no order of its own
 ORDERED = (Sequence, np.ndarray, pd.Series, pd.Index, pd.api.extensions.ExtensionArray)
-
-
-def whole(name: str, value: int, least: int | None = None) -> int:
-    """An argument as Python's int. Raises ValueError where it is no whole number, or one below `least`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise ValueError(f"{name} is {value!r}; give a whole number.")
-    if least is not None and value < least:
-        raise ValueError(f"{name} is {value}; give at least {least}.")
-    return int(value)
 
 
 def switch(name: str, value: bool | None, default: bool) -> bool:
@@ -85,13 +75,31 @@ class Recommender:
     ) -> Tensor:
         """Sample e^0 for histories (B, L), PAD on the left, by Eq. 15 in S = steps jumps: (B, d).
 
-        The last step is c_phi, or with compensate=False the denoiser. x_T: (B, d) the first noise; drawn from
-        `generator` when absent. on_step: see `skip_step`. A shared compensator needs no chain, so none is run and x_T
-        changes nothing. Raises ValueError when S is not in 1..T or has no trained compensator.
+        L is at most max_len, and every history has an item. The last step is c_phi, or with compensate=False the
+        denoiser. x_T: the first noise, (B, d) or (1, d) for all; drawn from `generator` when absent. on_step: see
+        `skip_step`. A shared compensator needs no chain, so none is run and x_T changes nothing. Raises ValueError when
+        S is not in 1..T or has no trained compensator, for another shape, an empty history, and a compensate that is
+        neither True nor False.
         """
-        history = history.to(self.model.device)
+        history = self._checked(history)
+        expected = (len(history), self.model.config.model.dim)
+        if x_T is not None and tuple(x_T.shape) not in (expected, (1, expected[1])):
+            raise ValueError(
+                f"x_T has shape {tuple(x_T.shape)}; give (B, d) = {expected}, or (1, d) for all histories."
+            )
+        compensate = switch("compensate", compensate, True)
         h = self.model.eval().condition(history)
         return self._sample(h, history, steps, compensate, x_T, generator, on_step)
+
+    def _checked(self, history: Tensor) -> Tensor:
+        """Histories (B, L) on the model's device. Raises ValueError for another shape and for one without items."""
+        longest = self.model.config.data.max_len
+        if history.ndim != 2 or history.shape[1] > longest or not (history != PAD).any(1).all():
+            raise ValueError(
+                f"history has shape {tuple(history.shape)}; give (B, L) with L up to max_len = {longest} and an "
+                "item in every row."
+            )
+        return history.to(self.model.device)
 
     def _sample(
         self,
@@ -136,13 +144,13 @@ class Recommender:
         fewer than one draw, and for more than fit into free memory.
         """
         draws, sizes = whole("draws", draws, least=1), self.model.config.model
-        needed, free = len(history) * draws * CHAIN * (sizes.dim + sizes.hidden), psutil.virtual_memory().available
+        compensate, history = switch("compensate", compensate, False), self._checked(history)
+        needed, free = len(history) * draws * CHAIN * (sizes.dim + sizes.hidden), free_bytes(self.model.device)
         if needed > free:
             raise ValueError(
                 f"draws is {draws:,}, which takes up to {needed / 2**30:,.1f} GiB at once, but {free / 2**30:,.1f} are "
                 "free; give fewer."
             )
-        history = history.to(self.model.device)
         h, history = (part.repeat_interleave(draws, 0) for part in (self.model.eval().condition(history), history))
         return self._sample(h, history, steps, compensate, None, generator).unflatten(0, (-1, draws))
 
@@ -183,7 +191,9 @@ class Recommender:
 
         shared_noise: everybody gets the stream's first x_T, so that a list doesn't depend on the user's place; without
         it each history gets the next one. No chain is run for a model whose lists don't depend on it (`ranks_by_draw`).
+        Raises ValueError for an S, a seed or a compensate that can't be.
         """
+        compensate = switch("compensate", compensate, True)
         generator = stream(whole("seed", seed, least=0), purpose)
         x_T = torch.randn(1, self.model.config.model.dim, generator=generator) if shared_noise else None
         if not self.model.ranks_by_draw:

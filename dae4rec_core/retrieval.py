@@ -5,6 +5,7 @@ Nobody here holds the scores of all users with all items at once.
 """
 
 import math
+import numbers
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -189,6 +190,15 @@ def check_seen(seen: Tensor | None, k: int, n_items: int) -> int:
     return most
 
 
+def whole(name: str, value: int, least: int | None = None) -> int:
+    """An argument as Python's int. Raises ValueError where it is no whole number, or one below `least`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise ValueError(f"{name} is {value!r}; give a whole number.")
+    if least is not None and value < least:
+        raise ValueError(f"{name} is {value}; give at least {least}.")
+    return int(value)
+
+
 class ItemIndex:
     """Approximate top-k by inner product for catalogues past a million items, with FAISS (the extra `faiss`).
 
@@ -201,11 +211,10 @@ class ItemIndex:
 
     def __init__(self, items: Tensor, cells: int | None = None, probes: int = 32):
         faiss = _faiss()
-        if cells is not None and not 1 <= cells <= len(items):
-            raise ValueError(f"cells is {cells}; give 1 to {len(items)}, one for each item at most.")
-        if probes < 1 or probes != int(probes):
-            raise ValueError(f"probes is {probes}; give a whole number of at least 1.")
-        cells = min(round(4 * math.sqrt(len(items))), len(items)) if cells is None else cells
+        cells = min(round(4 * math.sqrt(len(items))), len(items)) if cells is None else whole("cells", cells, least=1)
+        if cells > len(items):
+            raise ValueError(f"cells is {cells}; give at most {len(items)}, one for each item.")
+        probes = whole("probes", probes, least=1)
         vectors = items.detach().float().cpu().numpy()
         self.ivf = faiss.index_factory(items.shape[1], f"IVF{cells},Flat", faiss.METRIC_INNER_PRODUCT)
         self.ivf.cp.min_points_per_centroid = 1  # no warning for small catalogues

@@ -22,7 +22,8 @@ from dae4rec_core.outputs import replacing
 
 SETTINGS, DATA = "another configuration", "other data"
 SECONDS = 60.0  # between two writings of a stage: what a kill can lose
-FREE = ("epochs", "compensator_epochs", "compensator", "pair_tile")  # may change between the diffusion stage's calls
+# may change between the diffusion stage's calls
+FREE = ("epochs", "compensator_epochs", "compensator", "steps", "pair_tile")
 
 
 class EarlyStopping:

@@ -69,15 +69,17 @@ def fit(
     """Train DAE4Rec from nothing and return a recommender with a compensator for S = config.sampling_steps.
 
     Only training interactions reach the graph, the losses and the compensator; validation answers choose the epoch;
-    test answers are not read. Z* is pretrained where Eq. 10 needs it, unless `z_star` (|V|, d) is given. With `state`,
-    a folder, every stage is saved there at least once a minute and at its end, and a later call with the same arguments
-    goes on from it to the same bits, doing again nothing that is done; meanwhile no other run may use the folder.
+    test answers are not read. Z* is pretrained where Eq. 10 needs it, unless `z_star` (|V|, d) is given; where Eq. 10
+    doesn't, at delta = 0 or with another target, a given one changes nothing and is kept. With `state`, a folder, every
+    stage is saved there at least once a minute and at its end, and a later call with the same arguments goes on from it
+    to the same bits, doing again nothing that is done; meanwhile no other run may use the folder.
     network: makes the model from |V| and the configuration; give a subclass of DAE4Rec to try a change of your own;
     none: `make_model`.
     Started by torchrun, all processes work on the one run. Reports stages "gae", "diffusion" and "compensator".
-    Raises Exploded when a loss does; ValueError when there is nothing to train on, when the split or z_star is another
-    data set's, when the machine's memory can't hold it, when the batch can't be shared evenly by the processes, and
-    when the state is another run's, damaged, in use, or can't be written.
+    Raises Exploded when a loss does; ValueError when there is nothing to train on or to choose an epoch by, when the
+    split or z_star is another data set's, when z_star holds no finite floats, when the machine's memory can't hold it,
+    when the batch can't be shared evenly by the processes, and when the state is another run's, damaged, in use, or
+    can't be written.
     """
     place, (_, processes) = launch(device).device, world()
     if config.train.batch_size % processes:
@@ -91,6 +93,8 @@ def fit(
     if z_star is not None and not (isinstance(z_star, Tensor) and tuple(z_star.shape[-2:]) == wanted):
         what = f"of shape {tuple(z_star.shape)}" if isinstance(z_star, Tensor) else f"a {type(z_star).__name__}"
         raise ValueError(f"z_star is {what}; give a tensor of (items, d) = {wanted}, or None to have it pretrained.")
+    if z_star is not None and not (z_star.is_floating_point() and z_star.isfinite().all()):
+        raise ValueError("z_star holds NaN, infinity or no floats; give finite floats, such as those of `pretrained`.")
     check_memory(dataset, split, config)
     train, validation = training_examples(dataset, split, config), validation_sample(dataset, split, config)
     graph = training_graph(dataset, split)
@@ -309,7 +313,8 @@ def train_compensator(
     e^{tau_1} is sampled once for each training example (at most COMPENSATOR_EXAMPLES of them) by Eq. 15; the epoch with
     the best validation NDCG@10 is kept, judged on first noises that training didn't see. With compensator_epochs = 0
     none is made. Where the configuration asks for a shared one, that is trained, whatever S is. state: a folder that
-    keeps it, and what leads to it.
+    keeps it, and what leads to it. The caller's random numbers go on. Raises Exploded when the loss does, ValueError
+    for an S that is not in 1..T and for a state that is another run's, damaged, or can't be written.
     """
     model, settings, seed = recommender.model, recommender.model.config.train, recommender.model.config.train.seed
     if settings.compensator_epochs == 0:
@@ -332,7 +337,8 @@ def train_compensator(
             noises = stream(seed, "compensator noise", steps), stream(seed, "judging")
             learning = sample_e_tau1(model, train, steps, noises[0], keeper=begun(file, "learning"))
             judging = sample_e_tau1(model, validation, steps, noises[1], keeper=begun(file, "judging"))
-        learn_last_step(model, compensator, learning, judging, train, validation, order, callbacks, begun(file))
+        with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):  # as in `fit`
+            learn_last_step(model, compensator, learning, judging, train, validation, order, callbacks, begun(file))
         save_finished(tensors_of(compensator), file)
     if isinstance(compensator, SharedCompensator):
         recommender.shared = compensator

@@ -10,7 +10,7 @@ from padding import pad_histories
 
 from dae4rec_core.data.dataset import held_out
 from dae4rec_core.method.compensator import Compensator
-from dae4rec_core.method.model import DAE4Rec, scores
+from dae4rec_core.method.model import PAD, DAE4Rec, scores
 from dae4rec_core.method.sampling import choose_tau, skip_step
 from dae4rec_core.ranking import QueryScorer, evaluate
 from dae4rec_core.recommender import SERVED, Recommender
@@ -477,3 +477,25 @@ def test_draws_go_without_the_compensator_unless_it_is_asked_for(trained):
     many = [trained.recommend_many([NEWCOMER], compensate=c, draws=90, width=0.5) for c in (None, False, True)]
     assert many[0].equals(many[1]) and not many[0].equals(many[2])
     assert trained.recommend(NEWCOMER).equals(trained.recommend(NEWCOMER, compensate=True))
+
+
+@pytest.mark.parametrize("ask", ["generate", "draw", "distribution", "scorer"])
+def test_a_compensate_that_is_neither_on_nor_off_is_refused(trained, one_sentence, ask):
+    rows = pad_histories([[1], [2]], MAX_LEN)
+    given = {"generate": (rows,), "draw": (rows, 3), "distribution": (NEWCOMER, 3), "scorer": ()}[ask]
+    one_sentence(lambda: getattr(trained, ask)(*given, compensate="no"), "compensate is 'no'", "give True, False")
+
+
+@pytest.mark.parametrize(
+    "history", [torch.tensor([[1, 2], [PAD, PAD]]), torch.ones(2, MAX_LEN + 1).long(), torch.tensor([1, 2])]
+)
+def test_histories_that_no_model_reads_are_refused(trained, one_sentence, history):
+    for ask in (trained.generate, lambda rows: trained.draw(rows, 3)):
+        one_sentence(lambda ask=ask: ask(history), "history has shape", f"max_len = {MAX_LEN}", "an item in every row")
+
+
+def test_first_noises_of_another_shape_are_refused(trained, one_sentence):
+    rows, d = pad_histories([[1], [2]], MAX_LEN), trained.model.config.model.dim
+    one_sentence(lambda: trained.generate(rows, x_T=torch.ones(3, d)), f"x_T has shape (3, {d})", f"(2, {d})")
+    one = torch.randn(1, d, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(trained.generate(rows, x_T=one), trained.generate(rows, x_T=one.expand(2, -1)))

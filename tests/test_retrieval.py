@@ -276,10 +276,13 @@ def test_equal_items_of_an_index_keep_its_order_when_seen_ones_go():
     assert torch.equal(index.search(query, 30, order[:, ::2])[1], order[:, 1::2])
 
 
-@pytest.mark.parametrize("wrong", [{"cells": 0}, {"cells": 201}, {"probes": 0}, {"probes": 1.5}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"cells": 0}, {"cells": 201}, {"cells": True}, {"cells": 4.0}, {"probes": 0}, {"probes": 1.5}, {"probes": "3"}],
+)
 def test_an_index_refuses_what_it_cannot_have(one_sentence, wrong):
     [(name, value)] = wrong.items()
-    one_sentence(lambda: ItemIndex(torch.ones(200, 4), **wrong), f"{name} is {value}", "give")
+    one_sentence(lambda: ItemIndex(torch.ones(200, 4), **wrong), f"{name} is {value!r}", "give")
 
 
 def test_an_index_refuses_gains(one_sentence):

@@ -236,6 +236,16 @@ def test_another_z_star_is_refused_and_what_follows_the_diffusion_stage_may_chan
     assert log.events == []  # nothing was trained again
 
 
+def test_another_number_of_steps_trains_its_compensator_alone(ring, tiny, tmp_path):
+    fit(*ring, tiny, "cpu", state=tmp_path)
+    log, other = History(), tiny.replace(steps=3)
+    found, fresh = fit(*ring, other, "cpu", [log], state=tmp_path), fit(*ring, other, "cpu")
+    assert {event.stage for event in log.events} == {"compensator"} and set(found.compensators) == {3}
+    for one, another in ((found.model, fresh.model), (found.compensators[3], fresh.compensators[3])):
+        for name, value in one.state_dict().items():
+            assert torch.equal(value, another.state_dict()[name]), name
+
+
 # what can be wrong with a state, and with its disk
 
 

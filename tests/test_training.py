@@ -746,3 +746,30 @@ def test_a_z_star_of_another_shape_is_refused(ring, tiny, one_sentence, z_star, 
 @pytest.mark.parametrize("config", ["reference", None, {}])
 def test_prepare_wants_a_configuration(ring_csv, one_sentence, config):
     one_sentence(lambda: prepare(ring_csv, config), f"config is {config!r}", "give a Config")
+
+
+@pytest.mark.parametrize("z_star", [torch.ones(30, 16).long(), torch.full((30, 16), math.nan)])
+def test_a_z_star_without_finite_floats_is_refused(ring, tiny, one_sentence, z_star):
+    one_sentence(lambda: fit(*ring, tiny, "cpu", z_star=z_star), "z_star", "no floats", "give finite floats")
+
+
+def test_a_split_that_leaves_nothing_to_choose_an_epoch_by_is_refused_before_any_work(ring, tiny, one_sentence):
+    dataset, split = ring
+    everything = dataclasses.replace(
+        split, train_end=dataset.offsets[1:], validation=split.test[:0], test=split.test[:0]
+    )
+    history = History()
+    one_sentence(lambda: fit(dataset, everything, tiny, "cpu", [history]), dataset.name, "no validation answers")
+    assert history.events == []
+
+
+def test_a_compensator_that_is_trained_alone_leaves_the_callers_random_numbers(ring, tiny, trained):
+    dataset, split = ring
+    train, validation = training_examples(dataset, split, tiny), held_out(dataset, split, "validation", tiny)
+    drawn = []
+    for work in (False, True):
+        torch.manual_seed(5)
+        if work:
+            train_compensator(Recommender(trained.model, dataset.item_ids), train, validation, 3)
+        drawn.append(torch.rand(1))
+    assert torch.equal(*drawn)

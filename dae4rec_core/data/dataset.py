@@ -352,11 +352,16 @@ def held_out(dataset: Dataset, split: Split, part: str, config: Config, limit: i
     """The answers of part "validation" or "test", with histories of config.data.max_len.
 
     Where only first visits count, no answer is an item of its history, so these items are not ranked; on other data
-    every item is. limit: at most so many answers, taken evenly from all of them. Raises ValueError for another part.
+    every item is. limit: at most so many answers, taken evenly from all of them. Raises ValueError for another part and
+    for one without answers.
     """
     if part not in ("validation", "test"):
         raise ValueError(f"There are no held-out answers {part!r}; choose validation or test.")
     targets = split.validation if part == "validation" else split.test
+    if len(targets) == 0:
+        raise ValueError(
+            f"The split of {dataset.name} has no {part} answers; make one by leave_last_out or global_time."
+        )
     if limit is not None and len(targets) > limit:
         targets = targets[np.arange(limit) * (len(targets) - 1) // max(1, limit - 1)]  # the first and the last are in
     return make_examples(dataset, targets, config.data.max_len, exclude_seen=config.data.repeats == "first_visits")

@@ -25,12 +25,11 @@ import contextlib
 import warnings
 from collections.abc import Callable, Iterator
 
-import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dae4rec_core.config import PRECISIONS
+from dae4rec_core.config import PRECISIONS, free_bytes
 from dae4rec_core.distributed import sum_over_processes, world
 from dae4rec_core.method.graph import spmm, with_values
 
@@ -168,7 +167,7 @@ def _tile_size(tile: int | None, n: int, z: Tensor) -> int:
     # a GPU needs much work at once, a core wants a tile near its cache
     size = min(tile or (8192 if z.is_cuda else 1024), n)
     needed = 6 * size**2 * z.element_size()  # logits, the target's, their sigmoids and derivative
-    free = torch.cuda.mem_get_info(z.device)[0] if z.is_cuda else psutil.virtual_memory().available
+    free = free_bytes(z.device)
     if needed > free:
         raise ValueError(
             f"A tile of {size} x {size} pairs needs about {needed / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB are "

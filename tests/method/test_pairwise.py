@@ -328,7 +328,7 @@ def test_a_tile_beyond_memory_is_refused(one_sentence, monkeypatch):
     class Memory:
         available = 2**20
 
-    monkeypatch.setattr(pairwise.psutil, "virtual_memory", lambda: Memory)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: Memory)
     x = items(1, torch.float32, 5_000, 2)
     one_sentence(lambda: similarity_loss(x, x, tile=5_000), "5000 x 5000", "0.6 GiB", "smaller pair_tile")
     one_sentence(lambda: reconstruction_loss(items(1), A, precision="half"), "'half'", "float32, tf32, bfloat16")

@@ -129,6 +129,7 @@ def test_the_history_is_asked_for():
         ({"rank_weight": 0.0, "returns": False}, "rank_weight a value above 0"),
         ({"unconditional": 0.1}, "leave it at 0"),
         ({"compensator_epochs": 3}, "give Config.compensator_epochs 0"),
+        ({"lambda_t": "paper"}, "leave it at 'uniform'"),
     ],
 )
 def test_what_can_not_work_is_refused(changes, sentence):
