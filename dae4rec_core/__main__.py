@@ -10,11 +10,12 @@ if __name__ == "__main__" and INTERRUPT is signal.default_int_handler:
 import argparse
 import json
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -65,9 +66,22 @@ def main(arguments: list[str] | None = None) -> int:
     return end_well("dae4rec", work, goes_on=options.command in (fit_command, artifacts_command))
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse's, which says in one sentence what is wrong, without the list of all options."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with the sentence on stderr and exit status 2."""
+        unread = re.fullmatch(r"argument (\S+): invalid (int|float) value: (.+)", message)
+        if unread:
+            option, kind, text = unread.groups()
+            several = ", several with blanks between them" if "," in text else ""
+            message = f"{option} is {text}; give {'a whole number' if kind == 'int' else 'a number'}{several}"
+        self.exit(2, f"dae4rec: {message}; see {self.prog} --help.\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The commands and their options."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m dae4rec_core",
         description="Next-item recommendation by diffusion: train, measure and use DAE4Rec on your interactions.",
     )

@@ -62,7 +62,7 @@ class ModelConfig:
 
     dim: int = option(128, "d: item embeddings E, condition h and Z* share it (Section 3.3)", least=1, most=10**6)
     hidden: int = option(256, "width of the hidden layers of f, c and the graph auto-encoder", least=1, most=10**6)
-    depth: int = option(2, "hidden layers of both", least=1, most=100)
+    depth: int = option(2, "hidden layers of f and of c", least=1, most=100)
     aggregation: str = option("sum", "'sum' of the attention outputs, or the 'last' one only", choices=AGGREGATIONS)
     positions: bool = option(True, "learned positions in the attention")
     layer_norm: bool = option(True, "a LayerNorm on h")
@@ -128,10 +128,14 @@ class BeyondConfig:
     rank_weight: float = option(0.0, "gamma: weight of a cross-entropy over the catalogue, on f(x_T, T, h)", least=0)
     temperature: float = option(0.1, "what cosines are divided by, on the sphere", least=1e-3)
     returns: bool = option(False, "add a learned number to the scores of the user's own items")
-    neighbours: float = option(0.0, "weight of log(1 + transition counts) of the newest three items", least=0, most=1e6)
+    neighbours: float = option(
+        0.0, "weight of log(1 + how often an item stood within ten places of the newest three)", least=0, most=1e6
+    )
     unconditional: float = option(0.0, "share of training examples that don't see h (DreamRec)", least=0, below=1)
     guidance: float = option(0.0, "w of (1 + w) f(e, t, h) - w f(e, t, nothing) (DreamRec)", least=0, most=100)
-    similarity: str = option("graph", "Z* from: 'graph' = Eq. 9; 'counts' = how often", choices=SIMILARITIES)
+    similarity: str = option(
+        "graph", "Z* from: 'graph' = Eq. 9; 'counts' = how often each step was taken", choices=SIMILARITIES
+    )
     denoiser: str = option("mlp", "f: 'mlp', or 'posterior', a mean over the catalogue", choices=DENOISERS)
     compensator: str = option("each S", "'each S': Eq. 16; 'shared': f(0, T, h) + r(h) for all S", choices=COMPENSATORS)
 

@@ -120,8 +120,9 @@ class Recommender:
             trained = ", ".join(map(str, sorted(self.compensators)))
             there = f"there is one for {trained}; choose such an S" if trained else "there is none for any S"
             raise ValueError(
-                f"No compensator was trained for S = {steps} ({there}); train one with train_compensator, or go "
-                "without: compensate=False, in a command --no-compensator."
+                f"No compensator was trained for S = {steps} ({there}); train one with train_compensator, in a command "
+                f"by fit --steps {steps} with the rest as before, or go without: compensate=False, in a command "
+                "--no-compensator."
             )
         if isinstance(compensator, SharedCompensator):
             return compensator.eval()(compensator.start(model, h), h)

@@ -447,6 +447,25 @@ def test_top_level_help_lists_every_command(capsys):
     assert stop.value.code == 2 and "required: COMMAND" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("fit --epochs 1.5", "--epochs is '1.5'; give a whole number"),
+        ("fit --delta x", "--delta is 'x'; give a number"),
+        ("sweep --deltas 0,1", "--deltas is '0,1'; give a number, several with blanks between them"),
+        ("fit --positions maybe", "'maybe' is neither true nor false"),
+        ("evaluate", "required: --checkpoint"),
+        ("fitt", "invalid choice: 'fitt'"),
+    ],
+)
+def test_an_option_that_can_not_be_read_is_one_sentence(words, sentence, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words.split())
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and said.count("\n") == 1 and said.startswith("dae4rec: ")
+    assert sentence in said and said.endswith("--help.\n")
+
+
 def test_every_field_of_the_configuration_is_an_option():
     parser = argparse.ArgumentParser()
     add_config_options(parser)
