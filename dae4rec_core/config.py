@@ -1,4 +1,4 @@
-"""One configuration object, nested by stage; the presets; and the one place that chooses a device.
+"""One configuration object, nested by stage; the presets; and the one place that knows the devices and their memory.
 
 Fields that the paper leaves open are marked "our choice". None means "chosen for you", as the field's help says.
 """

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from dae4rec_core.arguments import listed, switch, whole
 from dae4rec_core.cloud import check_width, probabilities
 from dae4rec_core.config import free_bytes
 from dae4rec_core.data.dataset import newest_items
@@ -19,7 +20,7 @@ from dae4rec_core.method.compensator import Compensator
 from dae4rec_core.method.model import PAD, DAE4Rec, Query
 from dae4rec_core.method.sampling import OnStep, choose_tau, markov_chain, skip_step
 from dae4rec_core.ranking import QueryScorer
-from dae4rec_core.retrieval import ItemIndex, check_seen, top_items, whole, without_seen
+from dae4rec_core.retrieval import ItemIndex, check_seen, top_items, without_seen
 from dae4rec_core.streams import Purpose, stream
 
 # Users whose lists are made at once, on the CPU and elsewhere. Products of another shape may round differently, so one
@@ -28,22 +29,6 @@ from dae4rec_core.streams import Purpose, stream
 SERVED, SERVED_ELSEWHERE = 64, 1024
 ALIGNED = 16
 CHAIN = 8 * 4  # bytes of a chain for each of d + hidden numbers, at most; measured: 7 to 12 KB where they are 128 + 256
-# what a history may be; a set or a dict has no order of its own
-ORDERED = (Sequence, np.ndarray, pd.Series, pd.Index, pd.api.extensions.ExtensionArray)
-
-
-def switch(name: str, value: bool | None, default: bool) -> bool:
-    """An argument that is on or off, None being the default. Raises ValueError for anything else, "no" and 0 too."""
-    if value is not None and not isinstance(value, bool | np.bool_):
-        raise ValueError(f"{name} is {value!r}; give True, False or None.")
-    return default if value is None else bool(value)
-
-
-def listed(name: str, given: Any, content: str) -> list:
-    """The elements in order, whatever their index. Raises ValueError for a text and for what has no order."""
-    if isinstance(given, str | bytes) or not isinstance(given, ORDERED) or getattr(given, "ndim", 1) == 0:
-        raise ValueError(f"The {name} can't be of type {type(given).__name__}; give a list of {content}.")
-    return list(given)
 
 
 class Recommender:

@@ -5,7 +5,6 @@ Nobody here holds the scores of all users with all items at once.
 """
 
 import math
-import numbers
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -13,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dae4rec_core.arguments import whole
 from dae4rec_core.method.model import PAD, Query
 
 BLOCK = 16_384  # items scored at once: at 1,024 users, 64 MB
@@ -188,15 +188,6 @@ def check_seen(seen: Tensor | None, k: int, n_items: int) -> int:
     if not 1 <= k <= n_items - most:
         raise ValueError(f"k is {k}, but only {n_items - most} items can be recommended here; give a k from 1 to that.")
     return most
-
-
-def whole(name: str, value: int, least: int | None = None) -> int:
-    """An argument as Python's int. Raises ValueError where it is no whole number, or one below `least`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise ValueError(f"{name} is {value!r}; give a whole number.")
-    if least is not None and value < least:
-        raise ValueError(f"{name} is {value}; give at least {least}.")
-    return int(value)
 
 
 class ItemIndex:

@@ -89,7 +89,7 @@ def units() -> list[Unit]:
         for data, name in PREDICTED:
             found += compared("prediction", data, name, seed)
     found += [unit for seed in SEEDS for unit in deltas(*LONG, seed)]
-    # RecTools' defaults, but for max_len; 4 minutes an epoch on one core, hence two sets, and last
+    # RecTools' defaults, but for max_len; the slowest of all, hence two sets, and last
     settings = {"max_len": 50, "negatives": 256}
     found += [Unit("main", *where, "eSASRec", seed, changes=settings) for seed in SEEDS for where in ABLATED]
     return found

@@ -5,13 +5,14 @@ import dataclasses
 import json
 import math
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from dae4rec_core.__main__ import add_config_options, config_of
-from dae4rec_core.config import DEPARTURES, FIELDS, PRESETS, Config, choose_device, kind_of
+from dae4rec_core.config import DEPARTURES, FIELDS, PRESETS, Config, choose_device, free_bytes, kind_of
 
 LETTER, REFERENCE = PRESETS["letter"], PRESETS["reference"]
 OPTIONAL = [name for name, (_, item) in FIELDS.items() if kind_of(item)[1]]
@@ -279,3 +280,9 @@ def test_a_graphics_card_is_taken_where_there_is_one_and_a_name_is_obeyed(monkey
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device() == torch.device("cpu")
     one_sentence(lambda: choose_device("cuda"), "'cuda' is not available", "choose auto or cpu")
+
+
+def test_free_memory_is_the_cards_on_a_card_and_the_machines_elsewhere(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (7, 9))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=5))
+    assert free_bytes(torch.device("cuda")) == 7 and free_bytes(torch.device("cpu")) == 5

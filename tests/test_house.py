@@ -19,7 +19,7 @@ MODULE = ROOT / "dae4rec_core"
 
 # a file may import from its own row and from the rows above it
 LAYERS = [
-    ("config", "streams", "events", "distributed", "outputs", "commands", "terminal"),
+    ("config", "streams", "events", "distributed", "outputs", "commands", "terminal", "arguments"),
     ("method",),
     ("data",),
     ("ranking", "retrieval", "cloud", "recommender", "checkpoint", "checkpoint_file", "memory", "state", "training"),

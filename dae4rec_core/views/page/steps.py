@@ -21,7 +21,7 @@ from dae4rec_core.retrieval import rank_by_blocks, top_items
 from dae4rec_core.streams import stream
 from dae4rec_core.views.explorers.parts import names_of
 from dae4rec_core.views.page import exported, law_parameters, person
-from dae4rec_core.views.page.widget import StepsWidget, line
+from dae4rec_core.views.page.widget import DRAWS, StepsWidget, line
 from dae4rec_core.views.plots import (
     CHAIN,
     COLOURS,
@@ -37,7 +37,6 @@ from dae4rec_core.views.stage import principal_plane
 from dae4rec_core.views.widgets import Explorer, View
 
 SHOWN = (1, 10, 200)  # S of the still pictures
-DRAWS = 200  # first noises of "many", as in steps.js
 LISTED = 5  # items of each of its lists
 DASHES = ("", "6 3", "2 3")
 # lines of HR@10 in the page: whether with a compensator, name, colour (of page.css), dash
