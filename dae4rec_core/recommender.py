@@ -18,7 +18,7 @@ from dae4rec_core.data.dataset import newest_items
 from dae4rec_core.method.beyond import SharedCompensator
 from dae4rec_core.method.compensator import Compensator
 from dae4rec_core.method.model import PAD, DAE4Rec, Query
-from dae4rec_core.method.sampling import OnStep, choose_tau, markov_chain, skip_step
+from dae4rec_core.method.sampling import OnStep, choose_tau, markov_chain, skip_step, skip_to_tau_1
 from dae4rec_core.ranking import QueryScorer
 from dae4rec_core.retrieval import ItemIndex, check_seen, top_items, without_seen
 from dae4rec_core.streams import Purpose, stream
@@ -62,9 +62,9 @@ class Recommender:
 
         L is at most max_len, and every history has an item. The last step is c_phi, or with compensate=False the
         denoiser. x_T: the first noise, (B, d) or (1, d) for all; drawn from `generator` when absent. on_step: see
-        `skip_step`. A shared compensator needs no chain, so none is run and x_T changes nothing. Raises ValueError when
-        S is not in 1..T or has no trained compensator, for another shape, an empty history, and a compensate that is
-        neither True nor False.
+        `skip_step`, for each step of the denoiser. A shared compensator needs no chain, so none is run and x_T changes
+        nothing. Raises ValueError when S is not in 1..T or has no trained compensator, for another shape, an empty
+        history, and a compensate that is neither True nor False.
         """
         history = self._checked(history)
         expected = (len(history), self.model.config.model.dim)
@@ -112,8 +112,10 @@ class Recommender:
         if isinstance(compensator, SharedCompensator):
             return compensator.eval()(compensator.start(model, h), h)
         x_T = torch.randn(h.shape, generator=generator) if x_T is None else x_T.expand_as(h)
-        e_tau1, e_0 = skip_step(model.predictor(h, history), x_T.to(h), h, model.alpha_bar, tau, on_step=on_step)
-        return e_0 if compensator is None else compensator.eval()(e_tau1, h)
+        chain = (model.predictor(h, history), x_T.to(h), h, model.alpha_bar, tau)
+        if compensator is None:
+            return skip_step(*chain, on_step=on_step)[1]
+        return compensator.eval()(skip_to_tau_1(*chain, on_step=on_step), h)
 
     @torch.no_grad()
     def draw(

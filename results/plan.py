@@ -90,8 +90,7 @@ def units() -> list[Unit]:
             found += compared("prediction", data, name, seed)
     found += [unit for seed in SEEDS for unit in deltas(*LONG, seed)]
     # RecTools' defaults, but for max_len; the slowest of all, hence two sets, and last
-    settings = {"max_len": 50, "negatives": 256}
-    found += [Unit("main", *where, "eSASRec", seed, changes=settings) for seed in SEEDS for where in ABLATED]
+    found += [Unit("main", *where, "eSASRec", seed, changes={"max_len": 50}) for seed in SEEDS for where in ABLATED]
     return found
 
 

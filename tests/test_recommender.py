@@ -85,6 +85,19 @@ def test_given_noise_decides_and_on_step_follows(trained):
     assert visited == choose_tau(10, 3)[::-1] and visited[0] == 10
 
 
+def test_the_denoiser_is_not_asked_for_the_step_that_the_compensator_takes(trained, monkeypatch):
+    asked, on_step = [], []
+    real = DAE4Rec.predictor
+
+    def counted(self, *arguments):
+        f = real(self, *arguments)
+        return lambda e, t, h: asked.append(t.item()) or f(e, t, h)
+
+    monkeypatch.setattr(DAE4Rec, "predictor", counted)
+    trained.generate(pad_histories([[1, 2], [3]], MAX_LEN), S, on_step=lambda i, t, *_: on_step.append(t))
+    assert asked == on_step == choose_tau(10, S)[:0:-1]  # all but tau_1
+
+
 def test_draws_are_the_chains_of_each_history(trained):
     """Each draw alone, by the plain denoiser from the same first noise."""
     rows = pad_histories([[1, 2], [3], [4, 9, 4, 28, 0]], MAX_LEN)

@@ -414,7 +414,7 @@ def test_batches_hold_every_window_once_and_about_as_many_answers_as_asked():
 @pytest.mark.parametrize("method", ["SASRec", "GRU4Rec", "eSASRec", "item-kNN"])
 def test_peers_learn_the_ring(method, ring, elsewhere, monkeypatch):
     monkeypatch.setattr(grid, "load", lambda *_: ring)
-    settings = {"dim": 16, "dropout": 0.0, "lr": 0.01, "batch_size": 64, "max_len": 5, "neighbours": 5, "negatives": 64}
+    settings = {"dim": 16, "dropout": 0.0, "lr": 0.01, "batch_size": 64, "max_len": 5, "neighbours": 5}
     unit = grid.Unit("test", "ring", "raw", method, 0, changes=settings)
     found = grid.run(unit, elsewhere, epochs=10)
     assert found["part"].tolist() == ["validation", "test"]
