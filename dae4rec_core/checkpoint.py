@@ -78,9 +78,9 @@ def export(recommender: Recommender, file: str | Path, steps: Sequence[int] = ()
 
 
 def in_eight_bits(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Matrices (n, m) as int8 with a scale (n,) for each row, name.scale: half of float16's size. Others as float16.
+    """Matrices (n, m) as int8 with a scale (n,) for each row, name.scale: half of float16's size.
 
-    The rounding is at most 0.4% of a row's largest entry.
+    The rounding is at most 0.4% of a row's largest entry. Vectors come as float16, counts as they are.
     """
     found: dict[str, Tensor] = {}
     for name, value in tensors.items():
@@ -88,7 +88,8 @@ def in_eight_bits(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             scale = value.abs().amax(1).clamp(min=1e-12) / 127
             found |= {name: (value / scale[:, None]).round().to(torch.int8), f"{name}.scale": scale}
         else:
-            found[name] = value.half() if value.is_floating_point() else value
+            weights = value.is_floating_point() and not name.startswith("counts.")
+            found[name] = value.half() if weights else value
     return found
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from dae4rec_core import checkpoint
 from dae4rec_core.data.dataset import held_out
@@ -122,6 +122,8 @@ def test_counts_that_float16_does_not_hold_survive_half_exactly(trained_ours, tm
     loaded = checkpoint.load(tmp_path, "cpu").model
     assert loaded.counts.data.tolist() == model.counts.data.tolist()
     assert loaded.counts.indices.tolist() == model.counts.indices.tolist()
+    checkpoint.export(Recommender(model, trained_ours.item_ids), tmp_path / "small", [], eight_bits=True)
+    assert load_file(tmp_path / "small")["counts.data"].tolist() == model.counts.data.tolist()
 
 
 def test_a_recommender_without_z_star_and_compensator(trained, tmp_path):
