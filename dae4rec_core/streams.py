@@ -45,6 +45,11 @@ def torch_stream(device: torch.device) -> torch.Generator:
     return torch.default_generator
 
 
+def torch_streams_kept(device: torch.device) -> contextlib.AbstractContextManager:
+    """Torch's own streams, the CPU's and the device's, go on afterwards as if nothing had been drawn inside."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
+
+
 @contextlib.contextmanager
 def weights_from(seed: int, purpose: Purpose) -> Iterator[None]:
     """Modules made inside draw their first weights from this stream; torch's own stream is left as it was."""

@@ -46,7 +46,7 @@ from dae4rec_core.state import (
     tensors_of,
     z_star_file,
 )
-from dae4rec_core.streams import seed_of, stream, torch_stream, weights_from
+from dae4rec_core.streams import seed_of, stream, torch_stream, torch_streams_kept, weights_from
 
 COMPENSATOR_EXAMPLES = 50_000  # each needs a pass through the whole sampler, so a large set is thinned
 EXPLODED = 1e6  # so many times what an answer of zeros costs is no loss of a training that works
@@ -98,8 +98,7 @@ def fit(
     check_memory(dataset, split, config)
     train, validation = training_examples(dataset, split, config), validation_sample(dataset, split, config)
     graph = training_graph(dataset, split)
-    kept = torch.random.fork_rng([place] if place.type == "cuda" else [])  # the caller's random numbers go on
-    with kept, contextlib.nullcontext() if state is None else reserved(state):
+    with torch_streams_kept(place), contextlib.nullcontext() if state is None else reserved(state):
         check_state(state, config, train, validation, graph)
         if z_star is None and config.diffusion.delta > 0 and config.diffusion.aime_target == "gae":
             z_star = pretrained(graph, config, place, callbacks, state)
@@ -337,7 +336,7 @@ def train_compensator(
             noises = stream(seed, "compensator noise", steps), stream(seed, "judging")
             learning = sample_e_tau1(model, train, steps, noises[0], keeper=begun(file, "learning"))
             judging = sample_e_tau1(model, validation, steps, noises[1], keeper=begun(file, "judging"))
-        with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):  # as in `fit`
+        with torch_streams_kept(model.device):
             learn_last_step(model, compensator, learning, judging, train, validation, order, callbacks, begun(file))
         save_finished(tensors_of(compensator), file)
     if isinstance(compensator, SharedCompensator):
