@@ -187,6 +187,10 @@ def test_eigenvalues_say_what_inner_products_cannot():
     assert "9.0 from it" in explorer.still.alt  # the eigenvalue that is lost
 
 
+def test_stills_hold_as_many_draws_as_the_page():
+    assert f"const DRAWS = {widget.DRAWS};" in widget.script(["parts.js"])
+
+
 def test_every_module_holds_what_it_needs():
     """One script each, whose imports are held by it, so that no name is missing and none comes twice."""
     assert collapse.collapse_explorer().widget.about
