@@ -119,8 +119,12 @@ def departures(data: str, name: str, seed: int) -> list[Unit]:
 
 
 def compared(study: str, data: str, name: str, seed: int) -> list[Unit]:
-    """The methods that the maps, their prediction and the split by time compare."""
-    sasrec = Unit(study, data, name, "SASRec", seed, changes=PEER_SETTINGS["SASRec"])
+    """The methods that the maps, their prediction and the split by time compare, as they stand in the main table.
+
+    The prediction was registered with SASRec's earlier settings, so it keeps them.
+    """
+    settings = PEER_SETTINGS["SASRec"] if study == "prediction" else chosen("SASRec")
+    sasrec = Unit(study, data, name, "SASRec", seed, changes=settings)
     return [
         Unit(study, data, name, "baselines", seed),
         Unit(study, data, name, "DAE4Rec", seed, "reference"),
