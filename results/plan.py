@@ -83,7 +83,9 @@ def units() -> list[Unit]:
             found += [Unit("figure 3", data, name, "T = 1000", seed, "reference", long, STEPS, markov=True)]
         if seed in TOWN_SEEDS:
             for again, returns, users in product(AGAIN, RETURNS, USERS):
-                found += compared("towns", town_name(again, returns, users, seed), "raw", seed)
+                town = town_name(again, returns, users, seed)
+                found += compared("towns", town, "raw", seed)
+                found += [Unit("towns", town, "raw", "item-kNN", seed, changes=KNN_SETTINGS["raw"])]
         for data, name in SPLIT_BY_TIME:
             found += compared("by time", data, name + BY_TIME, seed)
         for data, name in PREDICTED:
