@@ -98,7 +98,7 @@ peers: .venv-peers/installed
 	@touch $@
 
 results: .venv/installed peers
-	$(BIN)/python -m results search run understand similarity clouds conformal maps tables --data $(REAL)
+	$(BIN)/python -m results search run understand similarity clouds conformal cost maps tables --data $(REAL)
 
 # beside the pins of the rest: what only the site, the demo and the browser tests need
 .venv/browser: .venv/installed
