@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dae4rec_core import checkpoint
 from dae4rec_core.cloud import fit_width, probabilities, total_variation
-from dae4rec_core.config import Config
+from dae4rec_core.config import PRESETS, Config
 from dae4rec_core.data.dataset import Examples, held_out
 from dae4rec_core.experiments.clouds import (
     AT_ONCE,
@@ -42,7 +42,9 @@ OURS = {"DAE4Rec": "reference", "DAE4Rec improved": "improved", "DAE4Rec posteri
 USERS = 300
 DRAWS = 300
 MANY = 2000  # draws at S = 10, on the town: what of a distance is that the draws are few
-MORE = ", many draws"  # behind a method's name: as a unit of work of its own
+# behind a method's name: as a unit of work of its own
+MORE = ", many draws"
+BARE = ", without neighbours"  # whose counts come to the scores after training, so that no chain draws from them
 STEPS = {"town": (1, 2, 5, 10, 20), "gowalla": (1, 10)}
 TABLE, RELIABILITY = grid.FOLDER / "clouds.csv", grid.FOLDER / "reliability.csv"
 BETTER = grid.FOLDER / "better_clouds.csv"
@@ -75,6 +77,8 @@ def write(folder: Path) -> None:
     units = [(*where, "no training", 0) for where in SETS]
     units += [(*where, name, seed) for where in SETS for seed in grid.SEEDS for name in (*OURS, "SASRec")]
     units += [("town", "raw", name + MORE, seed) for seed in grid.SEEDS for name in OURS]
+    counting = [name for name, preset in OURS.items() if PRESETS[preset].beyond.neighbours]
+    units += [(*where, name + BARE, seed) for where in SETS for seed in grid.SEEDS for name in counting]
     units.sort(key=lambda unit: unit[0] != "town")
     grid.fill((TABLE, RELIABILITY), ("data", "filter", "unit", "seed"), units, partial(measure, folder=folder))
     models = [(name, seed) for seed in grid.SEEDS for name in TRAINED]
@@ -106,6 +110,10 @@ def rows(data: str, name: str, method: str, seed: int, folder: Path, bench: Benc
         recommender = trained(data, name, seed, OURS[method], {}, folder)
         yield from rows_of_draws(method, recommender, bench, grid.S, False, MANY)
         return
+    if method.endswith(BARE):
+        recommender = trained(data, name, seed, OURS[method.removesuffix(BARE)], {}, folder)
+        yield from rows_without_neighbours(method.replace(BARE, ", softmax" + BARE), recommender, bench)
+        return
     for called, (before, after) in probabilities_of(data, name, method, seed, folder, bench, USERS).items():
         label = f"{called}, softmax" if called in OURS else called
         yield from rows_of_probabilities(label, before, after, bench, fitted=method != "no training")
@@ -117,6 +125,22 @@ def rows(data: str, name: str, method: str, seed: int, folder: Path, bench: Benc
             yield from rows_of_draws(method, recommender, bench, steps, False, DRAWS)
         if recommender.compensators:
             yield from rows_of_draws(method, recommender, bench, grid.S, True, DRAWS)
+
+
+def rows_without_neighbours(label: str, recommender: Recommender, bench: Bench) -> Iterator[tuple[dict, Tensor]]:
+    """The softmax of the scores that training made, and as many draws from it as chains are given."""
+    model = recommender.model
+    model.config = model.config.replace(neighbours=0.0)
+    before, after = (softmax_of(recommender)(part) for part in (bench.validation, bench.test))
+    yield from rows_of_probabilities(label, before, after, bench, fitted=True)
+    for draws in (DRAWS, MANY):
+        drawn = [drawn_from(p, draws) for p in (before, after)]
+        yield {"method": label, "kind": "nearest", "draws": draws, **cloud_row(bench, *drawn)}, drawn[1]
+
+
+def drawn_from(p: Tensor, draws: int) -> Tensor:
+    """The shares of so many draws from p (N, |V|)."""
+    return shares_of(torch.multinomial(p, draws, replacement=True, generator=stream(0, "judging")), p.shape[1])
 
 
 def probabilities_of(
@@ -157,14 +181,10 @@ def rows_of_the_law(data: str, name: str, folder: Path, bench: Bench) -> Iterato
     assert bench.law is not None and before is not None
     yield {"method": "the law", "kind": "as it is", **cloud_row(bench, before, bench.law)}, bench.law
 
-    def own(law: Tensor, draws: int) -> Tensor:
-        drawn = torch.multinomial(law, draws, replacement=True, generator=stream(0, "judging"))
-        return shares_of(drawn, dataset.n_items)
-
     for draws in (DRAWS, MANY):
-        drawn = own(bench.law, draws)
+        drawn = drawn_from(bench.law, draws)
         row = {"method": "the law", "kind": "nearest", "draws": draws}
-        yield row | cloud_row(bench, own(before, draws), drawn), drawn
+        yield row | cloud_row(bench, drawn_from(before, draws), drawn), drawn
     model = trained(data, name, 0, "reference", {}, folder).model
     for steps in STEPS[data]:
         found = [draws_by_exact_f(model, p.clamp(min=1e-30).log(), steps, DRAWS) for p in (before, bench.law)]
