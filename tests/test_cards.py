@@ -143,8 +143,13 @@ def test_the_reproductions_figures_are_those_of_the_runs():
     assert f"within {(steps.max() - steps.min()).max():.1f} points" in cells["few steps lose without it"]
 
     text, _ = card("reproduction.md")
-    alone = points("regression alone", "S=10", "controls").groupby("column")["points"].mean()
-    figures = [" and ".join(f"{found[column]:.1f}" for column in alone.index) for found in (alone, mean)]
-    assert f"has HR@10 {figures[0]} where DAE4Rec has {figures[1]}" in text
+    asked = [points("regression alone", variant, "controls") for variant in ("S=10 + compensator", "S=10")]
+    asked += [full, plain, points("mean of samples", "mean of 16 samples", "beyond")]
+    levels = [rows.groupby("column")["points"].mean() for rows in asked]
+    alone, alone_plain, ours, ours_plain, mean_of_16 = (
+        " and ".join(f"{level[column]:.1f}" for column in levels[0].index) for level in levels
+    )
+    assert f"has HR@10 {alone} with a compensator, where DAE4Rec has {ours}" in text
+    assert f"it has {alone_plain}, DAE4Rec's single draw {ours_plain}, and its mean of 16 samples {mean_of_16}" in text
     sphere = points("-C, on the sphere", "S=10 + compensator", "collapse").groupby("column")["points"].mean()
     assert " and ".join(f"{share:.0f}%" for share in 100 * sphere / mean[sphere.index]) + " of DAE4Rec" in text
