@@ -44,8 +44,8 @@ def properties(dataset: Dataset, split: Split) -> dict[str, float]:
 def negative_share(counts: sparse.csr_matrix, largest: int = EIGENVALUES) -> float:
     """Share of negative ones among the `largest` eigenvalues, by absolute value, of D^-1/2 (C + C') D^-1/2.
 
-    The diagonal is left out: an item after itself is a return, which is counted apart.
-    What an inner product can't hold: sigma(z_i . z_j) comes from a matrix without negative eigenvalues (notebook 02).
+    The diagonal is left out: an item after itself is a return, which is counted apart. So the eigenvalues add up to 0,
+    and counts without structure have about half of them below it (notebook 02).
     """
     symmetric = (counts + counts.T).tocsr()
     symmetric.setdiag(0)

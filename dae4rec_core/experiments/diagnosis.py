@@ -212,8 +212,8 @@ def structure(dataset: Dataset, split: Split, of_visits: Collection[str] = ()) -
             "negative eigenvalues",
             facts["negative eigenvalues"],
             "Of the 64 largest eigenvalues, by size, of the normalised counts of steps "
-            f"{facts['negative eigenvalues']:.0%} are negative: that part says what is unlike, which inner products "
-            "can't hold.",
+            f"{facts['negative eigenvalues']:.0%} are negative (about half where steps don't look at kinds of items, "
+            "fewer where they stay with one).",
         ),
         Finding(
             "asymmetry",
