@@ -18,7 +18,7 @@ from dae4rec_core.data.dataset import newest_items
 from dae4rec_core.method.beyond import SharedCompensator
 from dae4rec_core.method.compensator import Compensator
 from dae4rec_core.method.model import PAD, DAE4Rec, Query
-from dae4rec_core.method.sampling import OnStep, choose_tau, markov_chain, skip_step, skip_to_tau_1
+from dae4rec_core.method.sampling import OnStep, choose_tau, markov_chain, skip_step
 from dae4rec_core.ranking import QueryScorer
 from dae4rec_core.retrieval import ItemIndex, check_seen, top_items, without_seen
 from dae4rec_core.streams import Purpose, stream
@@ -112,10 +112,8 @@ class Recommender:
         if isinstance(compensator, SharedCompensator):
             return compensator.eval()(compensator.start(model, h), h)
         x_T = torch.randn(h.shape, generator=generator) if x_T is None else x_T.expand_as(h)
-        chain = (model.predictor(h, history), x_T.to(h), h, model.alpha_bar, tau)
-        if compensator is None:
-            return skip_step(*chain, on_step=on_step)[1]
-        return compensator.eval()(skip_to_tau_1(*chain, on_step=on_step), h)
+        last, f = None if compensator is None else compensator.eval(), model.predictor(h, history)
+        return skip_step(f, x_T.to(h), h, model.alpha_bar, tau, on_step=on_step, last=last)[1]
 
     @torch.no_grad()
     def draw(

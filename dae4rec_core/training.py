@@ -29,7 +29,7 @@ from dae4rec_core.method.graph import ItemGraph, adjacency, transition_counts
 from dae4rec_core.method.losses import total_loss
 from dae4rec_core.method.model import PAD, DAE4Rec
 from dae4rec_core.method.pairwise import similarity_loss
-from dae4rec_core.method.sampling import choose_tau, skip_to_tau_1
+from dae4rec_core.method.sampling import choose_tau, skip_step
 from dae4rec_core.method.variants import make_model
 from dae4rec_core.outputs import reserved
 from dae4rec_core.ranking import evaluate, mean_metrics
@@ -462,7 +462,8 @@ def sample_e_tau1(
         x_T = torch.randn(len(rows), model.config.model.dim, generator=generator)
         if number % processes == rank:
             h[rows] = model.condition(examples.history[rows].to(model.device))
-            e_tau1[rows] = skip_to_tau_1(model.predictor(h[rows]), x_T.to(h), h[rows], model.alpha_bar, tau)
+            f, there = model.predictor(h[rows]), lambda e_tau1, _: e_tau1
+            e_tau1[rows], _ = skip_step(f, x_T.to(h), h[rows], model.alpha_bar, tau, last=there)
         if (number + 1) % processes == 0:  # everybody has done one more
             keeper.save(number + 1)
     sum_over_processes(e_tau1, h)

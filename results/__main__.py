@@ -23,7 +23,7 @@ WRITERS: dict[str, tuple[Callable[[Path], object], set[str]]] = {
     "cost": (cost.write, {data for data, _ in cost.SETS}),
     "maps": (maps.write, {*grid.REAL, *(data for data, _ in PREDICTED)}),
 }
-STUDIES = "only these: tiny, main, 'table 3', 'figure 3', 'figure 4', beyond, towns, 'by time', prediction"
+STUDIES = "only these: " + ", ".join(dict.fromkeys(unit.study for unit in units()))
 
 
 def main(arguments: list[str] | None = None) -> int:

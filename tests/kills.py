@@ -53,7 +53,7 @@ def killing(place: str, after: int, seconds: float) -> None:
     counted(gae, "reconstruction_loss", "gae")
     counted(beyond, "count_loss", "gae")
     counted(training, "total_loss", "diffusion")
-    counted(training, "skip_to_tau_1", "sampling")
+    counted(training, "skip_step", "sampling")
     counted(training, "compensator_objective", "compensator")
     Path.replace = replace  # type: ignore[method-assign, assignment]
 

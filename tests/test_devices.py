@@ -28,7 +28,7 @@ from dae4rec_core.method.beyond import neighbours
 from dae4rec_core.method.compensator import Compensator
 from dae4rec_core.method.graph import adjacency, transition_counts
 from dae4rec_core.method.model import DAE4Rec, StepNoise
-from dae4rec_core.method.sampling import markov_chain, skip_step, skip_to_tau_1
+from dae4rec_core.method.sampling import markov_chain, skip_step
 from dae4rec_core.method.variants import make_model
 from dae4rec_core.recommender import Recommender
 from dae4rec_core.training import fit
@@ -336,7 +336,7 @@ SABOTAGE = {
     "a step's noise": (StepNoise, "of", lambda self, rows, device: self),
     "lambda_t": (DAE4Rec, "register_buffer", lambda self, name, value, persistent: setattr(self, name, value)),
     "x_T of the judge": (recommender, "skip_step", lambda f, x_T, *more, **k: skip_step(f, x_T.cpu(), *more, **k)),
-    "x_T of the compensator": (training, "skip_to_tau_1", lambda f, x_T, *more: skip_to_tau_1(f, x_T.cpu(), *more)),
+    "x_T of the compensator": (training, "skip_step", lambda f, x_T, *more, **k: skip_step(f, x_T.cpu(), *more, **k)),
     "the compensator": (Compensator, "to", lambda self, device: self),
 }
 

@@ -105,7 +105,7 @@ def _watched_fit(ring, config, monkeypatch) -> Drawn:
     first_weights(training, "make_model", lambda made: made.embedding.weight, "E")
     first_weights(training, "Compensator", lambda made: made.first.weight, "compensator")
 
-    draw_noise, sample_e_tau1, skip_to_tau_1 = BeyondDAE4Rec.draw_noise, training.sample_e_tau1, training.skip_to_tau_1
+    draw_noise, sample_e_tau1, skip_step = BeyondDAE4Rec.draw_noise, training.sample_e_tau1, recommender.skip_step
     uses = ["learned from", "judged"]  # the two calls of sample_e_tau1, in this order
 
     def spy_noise(model, size, generator):
@@ -117,27 +117,23 @@ def _watched_fit(ring, config, monkeypatch) -> Drawn:
     def spy_sample(*arguments, **options):
         use = uses.pop(0)
 
-        def spy_step(f, x_T, *more):
+        def spy_step(f, x_T, *more, **given):
             drawn.noise[use].append(x_T)
-            return skip_to_tau_1(f, x_T, *more)
+            return skip_step(f, x_T, *more, **given)
 
         with monkeypatch.context() as during:
-            during.setattr(training, "skip_to_tau_1", spy_step)
+            during.setattr(training, "skip_step", spy_step)
             return sample_e_tau1(*arguments, **options)
 
     now = ["judged"]  # while training, a recommender's sampler judges
 
-    def spied(sampler):
-        def spy_recommender(f, x_T, *more, **options):
-            drawn.noise[now[0]].append(x_T)
-            return sampler(f, x_T, *more, **options)
-
-        return spy_recommender
+    def spy_recommender(f, x_T, *more, **options):
+        drawn.noise[now[0]].append(x_T)
+        return skip_step(f, x_T, *more, **options)
 
     monkeypatch.setattr(BeyondDAE4Rec, "draw_noise", spy_noise)
     monkeypatch.setattr(training, "sample_e_tau1", spy_sample)
-    monkeypatch.setattr(recommender, "skip_step", spied(recommender.skip_step))
-    monkeypatch.setattr(recommender, "skip_to_tau_1", spied(skip_to_tau_1))
+    monkeypatch.setattr(recommender, "skip_step", spy_recommender)
     made = fit(*ring, config, "cpu")
     now[0] = "recommended"
     made.recommend(["i00", "i01"], k=3, seed=config.train.seed)

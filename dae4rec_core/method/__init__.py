@@ -22,7 +22,6 @@
 | 12-13 | kappa and xi of the non-Markov family | sampling | coefficients | 04 |
 | 14-15 | tau | sampling | choose_tau | 04 |
 | 15 | skip-step sampling | sampling | skip_step | 04 |
-| 15 | its jumps to tau_1 | sampling | skip_to_tau_1 | 04 |
 | 16 | compensator c | compensator | Compensator | 05 |
 | 16 | its loss | compensator | compensator_loss | 05 |
 | none | tau even in log-SNR | sampling | choose_tau_by_snr | 04 |

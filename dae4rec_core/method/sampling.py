@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 Predictor = Callable[[Tensor, Tensor, Tensor], Tensor]
+LastStep = Callable[[Tensor, Tensor], Tensor]
 OnStep = Callable[[int, int, Tensor, Tensor], None]
 
 
@@ -81,6 +82,7 @@ def skip_step(
     generator: torch.Generator | None = None,
     on_step: OnStep | None = None,
     order: int = 1,
+    last: LastStep | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Skip-step sampling, Eq. 15 (the paper's q(e^{tau_{i-1}} | e^{tau_{i-1}}, e^0) should be given e^{tau_i}).
 
@@ -88,30 +90,22 @@ def skip_step(
     eta: rho = eta * posterior_std at every jump; 0 is the paper's deterministic chain, 1 the Markov posterior's width.
     order: 1 is Eq. 15; 2 is DPM-Solver++(2M) of Lu et al. 2022, which draws the line through the last two answers of f
     and takes its value in the middle of the jump, in log-SNR (beyond the paper, for eta = 0).
-    Returns (e^{tau_1}, f(e^{tau_1}, tau_1, h)): where `skip_to_tau_1` arrives, and the plain last step.
+    last: takes the last step from (e^{tau_1}, h) in place of the denoiser, which is then not asked: c_phi of Eq. 16.
+    Returns (e^{tau_1}, f(e^{tau_1}, tau_1, h)), or (e^{tau_1}, last(e^{tau_1}, h)).
     Raises ValueError for another order, or order 2 with eta > 0.
     """
-    e = skip_to_tau_1(denoiser, x_T, h, alpha_bar, tau, eta, generator, on_step, order)
-    return e, _predict(denoiser, 0, tau, e, h, on_step)
 
+    def predict(i: int, e: Tensor) -> Tensor:
+        prediction = denoiser(e, torch.full((1,), tau[i], device=e.device), h)
+        if on_step is not None:
+            on_step(i, tau[i], e, prediction)
+        return prediction
 
-def skip_to_tau_1(
-    denoiser: Predictor,
-    x_T: Tensor,
-    h: Tensor,
-    alpha_bar: Tensor,
-    tau: list[int],
-    eta: float = 0.0,
-    generator: torch.Generator | None = None,
-    on_step: OnStep | None = None,
-    order: int = 1,
-) -> Tensor:
-    """The S - 1 jumps of `skip_step`, from x_T down to e^{tau_1}, (B, d): what the compensator starts from (Eq. 16)."""
     if order not in (1, 2) or (order == 2 and eta > 0):
         raise ValueError(f"order is {order} with eta = {eta:g}; give order 1, or order 2 with eta = 0.")
     e, before, jump_before = x_T, None, 0.0
     for i in range(len(tau) - 1, 0, -1):
-        prediction = _predict(denoiser, i, tau, e, h, on_step)
+        prediction = predict(i, e)
         now, target = alpha_bar[tau[i]].item(), alpha_bar[tau[i - 1]].item()
         rho = eta * posterior_std(now, target)
         kappa, xi = coefficients(now, target, rho)
@@ -121,15 +115,7 @@ def skip_to_tau_1(
         e, before, jump_before = kappa * e + xi * middle, prediction, jump
         if rho > 0:
             e = e + rho * torch.randn(e.shape, generator=generator).to(e)
-    return e
-
-
-def _predict(denoiser: Predictor, i: int, tau: list[int], e: Tensor, h: Tensor, on_step: OnStep | None) -> Tensor:
-    """f(e^{tau_i}, tau_i, h), told to on_step."""
-    prediction = denoiser(e, torch.full((1,), tau[i], device=e.device), h)
-    if on_step is not None:
-        on_step(i, tau[i], e, prediction)
-    return prediction
+    return e, predict(0, e) if last is None else last(e, h)
 
 
 def markov_chain(

@@ -108,7 +108,6 @@ def test_lists_come_from_the_prior_and_no_chain_is_run(monkeypatch):
     model = model_of()
     recommender = Recommender(model, range(ITEMS))
     monkeypatch.setattr("dae4rec_core.recommender.skip_step", None)
-    monkeypatch.setattr("dae4rec_core.recommender.skip_to_tau_1", None)
     query = recommender.scorer().query(HISTORY)
     with torch.no_grad():
         h = model.condition(HISTORY)
