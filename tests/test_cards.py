@@ -1,5 +1,7 @@
-"""The numbers in the model card, the data sheet and the reproduction are those of the files that they describe."""
+"""The numbers in the model card, the data sheet and the reproduction are those of the files that they describe; so are
+those which a notebook's prose has and none of its outputs shows."""
 
+import json
 import re
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from dae4rec_core.config import Config
 from dae4rec_core.data.dataset import prepare, training_graph
 from dae4rec_core.data.properties import properties
 from dae4rec_core.experiments.evaluation import mean_difference
+from dae4rec_core.method import schedule
 
 ROOT = Path(__file__).parents[1]
 TOWN = ROOT / "data/town"
@@ -153,3 +156,30 @@ def test_the_reproductions_figures_are_those_of_the_runs():
     assert f"it has {alone_plain}, DAE4Rec's single draw {ours_plain}, and its mean of 16 samples {mean_of_16}" in text
     sphere = points("-C, on the sphere", "S=10 + compensator", "collapse").groupby("column")["points"].mean()
     assert " and ".join(f"{share:.0f}%" for share in 100 * sphere / mean[sphere.index]) + " of DAE4Rec" in text
+
+
+def prose(notebook: str) -> str:
+    cells = json.loads((ROOT / "notebooks" / notebook).read_text(encoding="utf-8"))["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def test_what_06_says_of_the_printed_weight():
+    printed = schedule.loss_weights("paper", schedule.make_alpha_bar("linear", 1000))[1:]
+    words = f"{printed.mean():.0f} on average, with a median of {printed.median():.0f} and {printed.max():,.0f} at its"
+    assert words in prose("06_results.ipynb")
+
+
+def walked_once(folder: Path, repeats: str) -> str:
+    """The share of the graph's edges, each way, that were walked once, as a percentage."""
+    counts = training_graph(*prepare(folder, Config().replace(repeats=repeats))).counts.tocoo()
+    return f"{100 * (counts.data[counts.row != counts.col] == 1).mean():.0f}%"
+
+
+def test_what_02_says_of_the_towns_counts():
+    assert f"walked once, in the town {walked_once(TOWN, 'keep')}" in prose("02_graph_autoencoder.ipynb")
+
+
+@pytest.mark.real_data
+def test_what_02_says_of_gowallas_counts(real_data):
+    share = walked_once(real_data / "gowalla", "first_visits")
+    assert f"{share} of the joined pairs were walked once" in prose("02_graph_autoencoder.ipynb")

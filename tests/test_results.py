@@ -19,6 +19,7 @@ from scipy.stats import bootstrap, ttest_rel
 from dae4rec_core.config import PRESETS, Config
 from dae4rec_core.data import dataset as data_module
 from dae4rec_core.data.dataset import held_out, training_graph, validation_sample
+from dae4rec_core.experiments.clouds import make_bench, softmax_of
 from dae4rec_core.experiments.evaluation import mean_difference, paired_bootstrap, reached
 from dae4rec_core.method.model import PAD, scores
 from dae4rec_core.method.variants import make_model
@@ -26,7 +27,7 @@ from dae4rec_core.ranking import METRICS, hit_rate, ranks
 from dae4rec_core.streams import stream
 from dae4rec_core.training import fit
 from results import __main__ as command
-from results import conformal, cost, grid, maps, peers, search, similarity, tables, understand
+from results import clouds, conformal, cost, grid, maps, peers, search, similarity, tables, understand
 from results.controls import CrossEntropyAlone, HeldAnswers, RegressionAlone
 from results.peers import PEER_SETTINGS
 from results.plan import CONTROLS, TINY, departures, units
@@ -302,6 +303,17 @@ def test_a_place_sees_the_items_up_to_itself():
             assert found[row, place].tolist() == [0] * (4 - len(seen)) + seen
 
 
+def near_by_hand(sequences, n_items: int, newest) -> np.ndarray:
+    """What neighbours of the newest items (the newest first) gain, by a loop over pairs of visits."""
+    counts = np.zeros((n_items, n_items))
+    for sequence in sequences:
+        for i, j in itertools.combinations(range(len(sequence)), 2):
+            if j - i <= 10:
+                counts[sequence[i], sequence[j]] += 1 / (j - i)
+                counts[sequence[j], sequence[i]] += 1 / (j - i)
+    return np.log1p(sum(counts[item] / (k + 1) for k, item in enumerate(newest)))
+
+
 def test_sasrec_gains_what_ours_does(ring, tmp_path, monkeypatch):
     """The control learns its returns, and is judged with returns and neighbours: by hand for one history."""
     model = Causal(ring[0].n_items)
@@ -315,14 +327,7 @@ def test_sasrec_gains_what_ours_does(ring, tmp_path, monkeypatch):
     expected = (model.item_embedding.weight[1:] @ h).detach()
     for place, item in ((2, 3), (3, 1), (4, 4)):
         expected[item] += (model.returns.place[place] + model.returns.gate.weight[place] @ h).item()
-    counts = np.zeros((ring[0].n_items,) * 2)
-    for sequence in task.sequences:
-        for i, j in itertools.combinations(range(len(sequence)), 2):
-            if j - i <= 10:
-                counts[sequence[i], sequence[j]] += 1 / (j - i)
-                counts[sequence[j], sequence[i]] += 1 / (j - i)
-    near = sum(counts[item] / (k + 1) for k, item in enumerate((4, 1, 3)))
-    expected += torch.from_numpy(np.log1p(near)).float()
+    expected += torch.from_numpy(near_by_hand(task.sequences, ring[0].n_items, (4, 1, 3))).float()
     torch.testing.assert_close(score(history)[0], expected)
 
 
@@ -468,6 +473,27 @@ def test_the_mean_of_samples_is_their_mean(trained, first_visits, ours):
         found = grid.mean_of_samples(recommender, 5, 3)
         mean = sum(scores(one.query(history), one.items) for one in each) / 3
         torch.testing.assert_close(scores(found.query(history), found.items), mean)
+
+
+def test_a_softmax_without_neighbours_lacks_their_counts_alone(ring, ours, tmp_path):
+    """Put back by hand, the counts make the recommender's own softmax again; draws from it are whole shares of it."""
+    dataset, split = ring
+    recommender = fit(*ring, ours.replace(compensator_epochs=0, repeats="keep"), "cpu")
+    bench = make_bench(tmp_path, *ring, recommender.model.config, users=10)
+    whole = softmax_of(recommender)(bench.test)
+    bare, _, few, many = [p for _, p in clouds.rows_without_neighbours("it", recommender, bench)]
+    near = [
+        near_by_hand(
+            split.training_sequences(dataset), dataset.n_items, [item for item in row[::-1][:3] if item != PAD]
+        )
+        for row in bench.test.history.tolist()
+    ]
+    assert np.ptp(near, axis=1).min() > 1
+    torch.testing.assert_close((bare.log() + torch.from_numpy(np.stack(near))).softmax(1), whole, rtol=1e-4, atol=1e-6)
+    for draws, drawn in ((clouds.DRAWS, few), (clouds.MANY, many)):
+        torch.testing.assert_close(draws * drawn, (draws * drawn).round())
+        gap = (drawn - bare).abs().max().item()
+        assert gap < 5 * (0.25 / draws) ** 0.5  # five standard deviations of a share, at most
 
 
 class Guess(torch.nn.Module):
