@@ -29,6 +29,7 @@ from dae4rec_core.data.dataset import Dataset, Split, held_out, prepare, trainin
 from dae4rec_core.data.town import write_town
 from dae4rec_core.experiments.baselines import baselines
 from dae4rec_core.experiments.evaluation import PARTS, ceiling_rows, train_compensators
+from dae4rec_core.method.graph import transition_graph
 from dae4rec_core.method.model import Query
 from dae4rec_core.outputs import replacing, reserved
 from dae4rec_core.ranking import QueryScorer, Scorer, mean_metrics, ranks
@@ -292,18 +293,23 @@ def config_of(unit: Unit, dataset: Dataset, split: Split, epochs: int | None = N
     return PRESETS[unit.preset].replace(**ours | unit.changes)
 
 
-def z_star_of(dataset: Dataset, split: Split, config: Config) -> Tensor | None:
-    """Z*, where the configuration needs it, from the cache: many units share it."""
+def z_star_of(dataset: Dataset, split: Split, config: Config, leaking: bool = False) -> Tensor | None:
+    """Z*, where the configuration needs it, from the cache: many units share it.
+
+    leaking: from the graph of every step, those to the test answers included: no method, but what a mistake would do.
+    """
     if config.diffusion.delta == 0 or config.diffusion.aime_target != "gae":
         return None
-    return pretrained(training_graph(dataset, split), config, choose_device(), folder=CACHE)
+    everything = [dataset.sequence(user) for user in range(dataset.n_users)]
+    graph = transition_graph(everything, dataset.n_items) if leaking else training_graph(dataset, split)
+    return pretrained(graph, config, choose_device(), folder=CACHE)
 
 
 def _readings_of_ours(unit: Unit, dataset: Dataset, split: Split, epochs: int | None) -> Iterator[Reading]:
     config = config_of(unit, dataset, split, epochs)
     if not unit.steps:
         config = config.replace(compensator_epochs=0)
-    z_star = z_star_of(dataset, split, config)
+    z_star = z_star_of(dataset, split, config, leaking=unit.study == "leak")
     start = time.perf_counter()
     recommender = fit(dataset, split, config, z_star=z_star, network=NETWORKS.get(unit.network))
     seconds = time.perf_counter() - start

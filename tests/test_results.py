@@ -466,6 +466,22 @@ def test_the_goal_is_the_best_of_the_rivals_same_seed():
     assert found.loc[(0, "theirs"), "share"] == 0.5 and np.isnan(found.loc[(1, "ours"), "share"])
 
 
+def test_a_leaking_graph_has_the_steps_to_the_answers_and_an_honest_one_has_not(ring, tiny, elsewhere, monkeypatch):
+    monkeypatch.setattr(grid, "pretrained", lambda graph, *_, **__: graph)
+    dataset, split = ring
+    honest, leaking = (
+        {tuple(edge) for edge in grid.z_star_of(*ring, tiny, leaking).edges.tolist()} for leaking in (False, True)
+    )
+    steps = {(min(pair), max(pair)) for u in range(60) for pair in itertools.pairwise(dataset.sequence(u).tolist())}
+    ends = {
+        (min(pair), max(pair))
+        for part in (split.validation, split.test)
+        for pair in zip(dataset.items[part - 1].tolist(), dataset.items[part].tolist(), strict=True)
+    }
+    assert leaking == {(i, j) for i, j in steps if i != j}
+    assert honest < leaking and {(i, j) for i, j in leaking - honest} <= ends
+
+
 def test_the_mean_of_samples_is_their_mean(trained, first_visits, ours):
     history = torch.tensor([[1, 2, 3]])
     for recommender in (trained, fit(*first_visits, ours.replace(compensator_epochs=0), "cpu")):
