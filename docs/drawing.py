@@ -409,7 +409,8 @@ DESCRIPTION = (
     "matrix of similarities (02). Second row, training (03): attention turns one person's history into the condition "
     "h; the vector e^0 of the next item, taken from the embeddings E, gets noise and becomes e^t; the denoiser f sees "
     "e^t and h and learns to predict e^0, while AIME holds the similarities of E to those of Z*. Third row, use: from "
-    "noise x_T, f and h lead in S of T steps to e^tau_1 (04); the compensator c takes the last step, to e^0 hat (05), "
+    "noise x_T, f and h lead in all but the last of S steps to e^tau_1 (04); the compensator c takes the last one, to "
+    "e^0 hat (05), "
     "whose inner products rank the items (06)."
 )
 MARKED = {

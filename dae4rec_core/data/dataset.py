@@ -137,15 +137,13 @@ class Dataset:
         return str(self.item_ids[item])
 
     def statistics(self) -> dict[str, float]:
-        """The columns of the paper's Table 2. Sparsity is 1 - distinct (user, item) pairs / (users x items)."""
-        owner = np.repeat(np.arange(self.n_users), np.diff(self.offsets))
-        pairs = len(np.unique(owner * self.n_items + self.items))
+        """The columns of the paper's Table 2. Sparsity is 1 - records / (users x items), as its rows come out."""
         return {
             "records": len(self.items),
             "users": self.n_users,
             "items": self.n_items,
             "average length": len(self.items) / self.n_users,
-            "sparsity": 1 - pairs / (self.n_users * self.n_items),
+            "sparsity": 1 - len(self.items) / (self.n_users * self.n_items),
         }
 
 

@@ -529,9 +529,7 @@ def test_filters_are_compared_with_table_2(ring_frame):
     assert list(table.loc[0, ["k_core", "repeats", "distance"]]) == [10, "first_visits", 0]
     assert list(table.loc[0, ["records", "users", "items"]]) == list(paper)
     assert table.loc[0, "average length"] == pytest.approx(paper[0] / paper[1])
-    assert table.loc[0, "sparsity"] == pytest.approx(
-        1 - paper[0] / (paper[1] * paper[2])
-    )  # first visits: no pair twice
+    assert table.loc[0, "sparsity"] == pytest.approx(1 - paper[0] / (paper[1] * paper[2]))
     doubled = compare_filters(ring_frame, (2 * paper[0], *paper[1:])).query(
         "k_core == 10 and repeats == 'first_visits'"
     )
@@ -546,11 +544,10 @@ def test_too_little_for_any_filter(ring_frame, one_sentence):
 def test_our_counts_stand_beside_the_papers(ring_frame):
     """Counted here with pandas alone; the ring's own filter keeps everything."""
     users, items = ring_frame["user_id"].nunique(), ring_frame["item_id"].nunique()
-    pairs = len(ring_frame[["user_id", "item_id"]].drop_duplicates())
     changed = dataclasses.replace(SOURCES["gowalla"], k_core=1, repeats="keep", paper=(100, 50, 60, 2.0, 0.5))
     table = beside_table_2(ring_frame, changed)
     assert table.index.tolist() == ["records", "users", "items", "average length", "sparsity"]
-    expected = [len(ring_frame), users, items, len(ring_frame) / users, 1 - pairs / users / items]
+    expected = [len(ring_frame), users, items, len(ring_frame) / users, 1 - len(ring_frame) / users / items]
     assert table["ours"].tolist() == pytest.approx(expected)
     assert table.loc["users", "difference"] == pytest.approx(60 / 50 - 1)
     assert table.loc["items", "difference"] == pytest.approx(30 / 60 - 1)

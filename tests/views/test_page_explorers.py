@@ -1,5 +1,6 @@
 """What the page's smaller explorers show, against brute force and the module; the browser tests move them."""
 
+import itertools
 import json
 import re
 
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 import safetensors.torch
 import torch
+from scipy import sparse
 from test_page import NODE, PLAIN, ask, by_torch, compare, questions_of
 
 from dae4rec_core import checkpoint
@@ -149,6 +151,20 @@ def test_the_graph_explorer_asks_what_is_so(ring, trained):
     asked = json.loads(alone.widget.about)["question"]
     assert float(re.search(r"([\d.]+) of ten", asked["then"])[1]) == pytest.approx(10 * own[0], abs=0.05)
     assert explorer.still.png and about["names"][4] in explorer.still.alt
+
+
+def test_the_question_about_edges_has_controls_beside_it():
+    """Any edge, and any other item: by loops."""
+    rng = np.random.default_rng(0)
+    counts = np.triu(rng.poisson(0.3, (40, 40)))
+    counts, groups = counts + counts.T, rng.integers(4, size=40)
+    notions = graph.company(sparse.csr_matrix(counts), {})
+    said = graph.question(notions, groups, sparse.csr_matrix(counts))["then"]
+    joined = [[j for j in range(40) if j != i and counts[i, j]] for i in range(40)]
+    edges = np.mean([np.mean(groups[others] == groups[i]) for i, others in enumerate(joined) if others])
+    anywhere = np.mean([groups[i] == groups[j] for i, j in itertools.permutations(range(40), 2)])
+    numbers = [float(number) for number in re.findall(r"\d+\.\d", said)]
+    assert numbers[1:] == pytest.approx([10 * edges, 10 * anywhere], abs=0.051)
 
 
 # ---- noise, a toy, eigenvalues --------------------------------------------------------------------------

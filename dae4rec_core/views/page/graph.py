@@ -41,7 +41,7 @@ def graph_explorer(dataset: Dataset, split: Split, vectors: dict[str, Tensor], i
         "notions": [{"name": name, "lists": lists} for name, lists in notions.items()],
         "groups": {"kind": kind_of_area(dataset), "of": groups.tolist()},
         "start": int(items[0]),
-        "question": question(notions, groups),
+        "question": question(notions, groups, counts),
     }
     return Explorer(GraphWidget(about=line(about)), still(place, notions, items, about["names"]), "the graph explorer")
 
@@ -65,8 +65,10 @@ def company(counts: sparse.csr_matrix, vectors: dict[str, Tensor]) -> dict[str, 
     return found
 
 
-def question(notions: dict[str, list[list[int]]], groups: np.ndarray) -> dict[str, Any]:
+def question(notions: dict[str, list[list[int]]], groups: np.ndarray, counts: sparse.csr_matrix) -> dict[str, Any]:
     """How much of an item's company two notions share; with edges alone, how much of it is in the item's own district.
+
+    With edges alone stand two controls beside it: any edge of Eq. 6, which forgets the counts, and any other item.
 
     question: what is asked. answers: to choose from; right: the number of the right one. then: what really happens.
     """
@@ -77,12 +79,21 @@ def question(notions: dict[str, list[list[int]]], groups: np.ndarray) -> dict[st
 
     if len(notions) == 1:
         share = own(notions[TRAVELLED])
+        row, column = counts.nonzero()
+        row, column = row[row != column], column[row != column]
+        degree = np.bincount(row, minlength=len(groups))
+        at_home = np.bincount(row, groups[row] == groups[column], minlength=len(groups))
+        edges = (at_home[degree > 0] / degree[degree > 0]).mean()
+        sizes = np.unique(groups, return_counts=True)[1]
+        anywhere = (sizes * (sizes - 1)).sum() / (len(groups) * (len(groups) - 1))
         answers = ["about one", "about three", "about six", "all ten"]
         return {
             "question": "Of an item's ten most travelled edges, how many lead to its own district?",
             "answers": answers,
             "right": int(np.abs(np.array([0.1, 0.3, 0.6, 1.0]) - share).argmin()),
-            "then": f"{10 * share:.1f} of ten, over all items. The graph was never told where anything is.",
+            "then": f"{10 * share:.1f} of ten, over all items. Of ten edges picked at random, since the graph of Eq. 6 "
+            f"doesn't count, {10 * edges:.1f}; of ten other items, {10 * anywhere:.1f}. "
+            "None of this was told where anything is.",
         }
     *_, last = notions
     other = list(notions)[-2]
@@ -126,5 +137,5 @@ def still(place: np.ndarray, notions: dict[str, list[list[int]]], items: Sequenc
     axes[0].legend(fontsize=7, loc="upper left", bbox_to_anchor=(0, 0), frameon=False)
     far = [np.linalg.norm(place[notions[TRAVELLED][item]] - place[item], axis=1).mean() for item in items]
     anywhere = np.linalg.norm(place - place[list(items), None], axis=2).mean()
-    near = f"Those {TRAVELLED} are {np.mean(far) / anywhere:.0%} as far as an item picked at random."
+    near = f"Those {TRAVELLED} are here {np.mean(far) / anywhere:.0%} as far as an item picked at random."
     return View(png(figure), f"Maps of an item and its company: {'; '.join(said)}. {near}")

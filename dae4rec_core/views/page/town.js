@@ -59,7 +59,7 @@ const TOUR = [
   },
   {
     say:
-      "Fifty steps, five times the work of ten. The draws come hardly nearer to the law than with ten, and fall on fewer " +
+      "Fifty steps, five times the work of ten. The draws come no nearer to the law than with ten, and fall on fewer " +
       "places: look at their distance and at their bits.",
     act: (town) => town.show({ S: 50 }),
   },
