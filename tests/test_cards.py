@@ -183,3 +183,23 @@ def test_what_02_says_of_the_towns_counts():
 def test_what_02_says_of_gowallas_counts(real_data):
     share = walked_once(real_data / "gowalla", "first_visits")
     assert f"{share} of the joined pairs were walked once" in prose("02_graph_autoencoder.ipynb")
+
+
+def test_what_01_says_of_a_leak():
+    """Its table, from the runs: the same method with Z* from an honest graph and from one that holds the answers."""
+    runs = pd.read_csv(ROOT / "results/runs.csv", na_values=[""], keep_default_na=False)
+    runs = runs[(runs["method"] == "DAE4Rec") & (runs["variant"] == "S=10 + compensator") & (runs["part"] == "test")]
+    runs = runs.assign(points=100 * runs["HR@10"]).set_index("study")
+    places = pd.read_csv(ROOT / "dae4rec_core/experiments/maps.csv", na_values=[""], keep_default_na=False)
+    density = places.set_index(["data", "filter"])["density"]
+    leaking = runs.loc["leak"].groupby(["data", "filter"])["points"]
+    honest = runs.loc["main"].groupby(["data", "filter"])["points"]
+    assert (leaking.count() == 3).all() and len(leaking) == 4
+    gain = (leaking.mean() - honest.mean()).dropna().drop("town")
+    text, _ = card("reproduction.md")
+    assert f"gains {gain.min():.1f} to {gain.max():.1f} points on first visits of three real sets" in text
+    for place in leaking.groups:
+        told = [f"{by.mean()[place]:.1f} ± {by.std()[place]:.1f}" for by in (honest, leaking)]
+        assert f"| {', '.join(place)} | {density[place]:.1%} | {' | '.join(told)} |" in prose(
+            "01_interaction_graph.ipynb"
+        )
