@@ -23,12 +23,17 @@ WRITERS: dict[str, tuple[Callable[[Path], object], set[str]]] = {
     "cost": (cost.write, {data for data, _ in cost.SETS}),
     "maps": (maps.write, {*grid.REAL, *(data for data, _ in PREDICTED)}),
 }
+WHAT = (
+    "search: equal trials for seven methods; run: the runs of --study; understand: models from inside; similarity: "
+    "what Eq. 10 may draw E towards; clouds: methods as distributions; conformal: lists that keep a promise; cost: "
+    "seconds to be as good as SASRec; maps: properties of towns and real sets; tables: what notebooks read of all runs"
+)
 STUDIES = "only these: " + ", ".join(dict.fromkeys(unit.study for unit in units()))
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m results", description=__doc__)
-    parser.add_argument("what", nargs="+", choices=["search", "run", *WRITERS, "tables"])
+    parser.add_argument("what", nargs="+", choices=["search", "run", *WRITERS, "tables"], help=WHAT)
     parser.add_argument("--data", default="../shared/data", help="folder of the real data sets (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, one thread each (default: 2)")
     parser.add_argument("--study", nargs="+", help=STUDIES)
