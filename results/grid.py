@@ -29,7 +29,7 @@ from dae4rec_core.data.dataset import Dataset, Split, held_out, prepare, trainin
 from dae4rec_core.data.town import write_town
 from dae4rec_core.experiments.baselines import baselines
 from dae4rec_core.experiments.evaluation import PARTS, ceiling_rows, train_compensators
-from dae4rec_core.method.graph import transition_graph
+from dae4rec_core.method.graph import ItemGraph, transition_graph
 from dae4rec_core.method.model import Query
 from dae4rec_core.outputs import replacing, reserved
 from dae4rec_core.ranking import QueryScorer, Scorer, mean_metrics, ranks
@@ -82,7 +82,8 @@ class Unit:
     """One run. changes: to a preset, for DAE4Rec; settings of `peers.py`, for a peer.
 
     steps: the S to measure, each without and with a compensator. markov: also the chain of Eq. 3. samples: also the
-    mean of that many samples at S = 10. network: one of `controls.NETWORKS` in place of the preset's own.
+    mean of that many samples at S = 10. network: one of `controls.NETWORKS` in place of the preset's own. known: where
+    Z* comes from a graph that holds answers, the last part of them that it holds, see `graph_of`.
     """
 
     study: str
@@ -96,6 +97,7 @@ class Unit:
     markov: bool = False
     samples: int = 0
     network: str = ""
+    known: str = ""
 
     @property
     def key(self) -> str:
@@ -110,7 +112,7 @@ class Unit:
             preset["beyond"] = {name: now[name] for name in now if name not in LATER or now[name] != beyond[name]}
         parts = [preset, self.changes, self.steps, self.markov, self.samples, EPOCHS, EXAMPLES, S]
         parts.append(Config().train.patience)  # also a peer's
-        parts += [self.network] if self.network else []
+        parts += [part for part in (self.network, self.known) if part]
         return zlib.crc32(json.dumps(parts, sort_keys=True).encode())
 
     @property
@@ -293,23 +295,29 @@ def config_of(unit: Unit, dataset: Dataset, split: Split, epochs: int | None = N
     return PRESETS[unit.preset].replace(**ours | unit.changes)
 
 
-def z_star_of(dataset: Dataset, split: Split, config: Config, leaking: bool = False) -> Tensor | None:
-    """Z*, where the configuration needs it, from the cache: many units share it.
+def graph_of(dataset: Dataset, split: Split, known: str = "") -> ItemGraph:
+    """The graph of the training part; or what a mistake would make of it, with answers in it.
 
-    leaking: from the graph of every step, those to the test answers included: no method, but what a mistake would do.
+    known: "validation", the steps to the validation answers too, or "test", every step. Sequences end with these two.
     """
+    if not known:
+        return training_graph(dataset, split)
+    end = {"validation": -1, "test": None}[known]
+    return transition_graph([dataset.sequence(user)[:end] for user in range(dataset.n_users)], dataset.n_items)
+
+
+def z_star_of(dataset: Dataset, split: Split, config: Config, known: str = "") -> Tensor | None:
+    """Z*, where the configuration needs it, from the cache: many units share it. known: as in `graph_of`."""
     if config.diffusion.delta == 0 or config.diffusion.aime_target != "gae":
         return None
-    everything = [dataset.sequence(user) for user in range(dataset.n_users)]
-    graph = transition_graph(everything, dataset.n_items) if leaking else training_graph(dataset, split)
-    return pretrained(graph, config, choose_device(), folder=CACHE)
+    return pretrained(graph_of(dataset, split, known), config, choose_device(), folder=CACHE)
 
 
 def _readings_of_ours(unit: Unit, dataset: Dataset, split: Split, epochs: int | None) -> Iterator[Reading]:
     config = config_of(unit, dataset, split, epochs)
     if not unit.steps:
         config = config.replace(compensator_epochs=0)
-    z_star = z_star_of(dataset, split, config, leaking=unit.study == "leak")
+    z_star = z_star_of(dataset, split, config, unit.known)
     start = time.perf_counter()
     recommender = fit(dataset, split, config, z_star=z_star, network=NETWORKS.get(unit.network))
     seconds = time.perf_counter() - start
