@@ -298,7 +298,7 @@ def _check(name: str, value: Any, facts: typing.Mapping[str, Any]) -> None:
 
 # What `reference` does that the paper doesn't print, each with its reason. A test holds this list complete.
 DEPARTURES = {
-    "positions": "Eq. 4 doesn't see the order of a history; on the town seeing it gains nothing (notebook 03)",
+    "positions": "Eq. 4 doesn't see the order of a history; it gains nothing on the town (03), little elsewhere (06)",
     "layer_norm": "Eq. 4 sums the outputs, so h grows with the history: 15 long after 5 items, 45 after 20 (03)",
     "shortcut": "h reaches the answer by a linear path from the first step; on two real sets it earned nothing (06)",
     "dropout": "the paper names no regularisation; we use a little",

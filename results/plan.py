@@ -91,6 +91,9 @@ def units() -> list[Unit]:
         for data, name in PREDICTED:
             found += compared("prediction", data, name, seed)
     found += [unit for seed in SEEDS for unit in deltas(*LONG, seed)]
+    # what one, ten and all steps are worth without positions (notebooks 03 and 04)
+    unseen, all_steps = {"positions": False}, (1, S, 200)
+    found += [Unit("positions", "town", "raw", "without positions", s, "reference", unseen, all_steps) for s in SEEDS]
     # the mistake of notebook 01: Z* from a graph with the steps to the answers in it, and the rest as it is
     for seed in SEEDS:
         for where in (("town", "raw"), ("town", "first visits"), *ABLATED, LONG):

@@ -137,7 +137,7 @@ class Dataset:
         return str(self.item_ids[item])
 
     def statistics(self) -> dict[str, float]:
-        """The columns of the paper's Table 2. Sparsity is 1 - records / (users x items), as its rows come out."""
+        """The columns of the paper's Table 2. Sparsity is 1 - records / (users x items), as in its three rows."""
         return {
             "records": len(self.items),
             "users": self.n_users,

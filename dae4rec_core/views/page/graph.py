@@ -91,8 +91,8 @@ def question(notions: dict[str, list[list[int]]], groups: np.ndarray, counts: sp
             "question": "Of an item's ten most travelled edges, how many lead to its own district?",
             "answers": answers,
             "right": int(np.abs(np.array([0.1, 0.3, 0.6, 1.0]) - share).argmin()),
-            "then": f"{10 * share:.1f} of ten, over all items. Of ten edges picked at random, since the graph of Eq. 6 "
-            f"doesn't count, {10 * edges:.1f}; of ten other items, {10 * anywhere:.1f}. "
+            "then": f"{10 * share:.1f} of ten, over all items. Of ten edges picked at random, however often they were "
+            f"walked, {10 * edges:.1f}; of ten other items, {10 * anywhere:.1f}. "
             "None of this was told where anything is.",
         }
     *_, last = notions
