@@ -185,21 +185,71 @@ def test_what_02_says_of_gowallas_counts(real_data):
     assert f"{share} of the joined pairs were walked once" in prose("02_graph_autoencoder.ipynb")
 
 
+def leaks_of_01() -> dict[str, list[str]]:
+    """The table of notebook 01, the cells of a row by its first."""
+    rows = re.findall(r"^\| (\w+, (?:raw|first visits)) \| (.+) \|$", prose("01_interaction_graph.ipynb"), re.M)
+    return {place: cells.split(" | ") for place, cells in rows}
+
+
 def test_what_01_says_of_a_leak():
-    """Its table, from the runs: the same method with Z* from an honest graph and from one that holds the answers."""
+    """From the runs: the same method with Z* from an honest graph, and from graphs that hold answers."""
     runs = pd.read_csv(ROOT / "results/runs.csv", na_values=[""], keep_default_na=False)
     runs = runs[(runs["variant"] == "S=10 + compensator") & (runs["part"] == "test")]
-    runs = runs.assign(points=100 * runs["HR@10"]).set_index(["study", "method"])
+    runs = runs.assign(points=100 * runs["HR@10"], place=runs["data"] + ", " + runs["filter"])
+    runs = runs.set_index(["study", "method"]).sort_index()
     places = pd.read_csv(ROOT / "dae4rec_core/experiments/maps.csv", na_values=[""], keep_default_na=False)
-    density = places.set_index(["data", "filter"])["density"]
-    leaking = runs.loc["leak", "leaking graph"].groupby(["data", "filter"])["points"]
-    honest = runs.loc["main", "DAE4Rec"].groupby(["data", "filter"])["points"]
-    assert (leaking.count() == 3).all() and len(leaking) == 4
-    gain = (leaking.mean() - honest.mean()).dropna().drop("town")
-    text, _ = card("reproduction.md")
-    assert f"gains {gain.min():.1f} to {gain.max():.1f} points on first visits of three real sets" in text
-    for place in leaking.groups:
-        told = [f"{by.mean()[place]:.1f} ± {by.std()[place]:.1f}" for by in (honest, leaking)]
-        assert f"| {', '.join(place)} | {density[place]:.1%} | {' | '.join(told)} |" in prose(
-            "01_interaction_graph.ipynb"
-        )
+    density = places.set_index(places["data"] + ", " + places["filter"])["density"]
+    ways = [("main", "DAE4Rec"), ("leak", "validation steps"), ("leak", "leaking graph")]
+    honest, validation, leaking = (
+        runs.loc[way].groupby("place")["points"].agg(["mean", "std", "count"]) for way in ways
+    )
+    assert (leaking["count"] == 3).all() and (validation["count"] == 3).all() and len(validation) == 2
+    told = leaks_of_01()
+    assert set(told) == set(leaking.index)
+    for place, (joined, _, *cells) in told.items():
+        assert joined == f"{density[place]:.1%}"
+        for cell, by in zip(cells, (honest, validation, leaking), strict=True):
+            assert cell == (f"{by['mean'][place]:.1f} ± {by['std'][place]:.1f}" if place in by.index else "–")
+
+    gain = (leaking["mean"] - honest["mean"]).dropna().filter(regex="^(?!town)")
+    span, share = f"{gain.min():.1f} to {gain.max():.1f} points", 100 * gain / honest["mean"][gain.index]
+    more = f"{share.min():.0f} to {share.max():.0f}% more"
+    assert f"worth {span}, {more}" in prose("01_interaction_graph.ipynb") and f"worth {span}" in prose(
+        "06_results.ipynb"
+    )
+    assert f"gains {span} on first visits of three real sets" in card("reproduction.md")[0]
+    assert f"gains {gain.min():.0f} to {gain.max():.0f} points" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def edges_already(folder: Path, repeats: str) -> str:
+    """The share of test answers that are joined to the item before them in the honest graph."""
+    dataset, split = prepare(folder, Config().replace(repeats=repeats))
+    edges = {tuple(edge) for edge in training_graph(dataset, split).edges.tolist()}
+    pairs = np.sort(np.stack([dataset.items[split.test - 1], dataset.items[split.test]], axis=1), axis=1)
+    return f"{100 * np.mean([tuple(pair) in edges for pair in pairs.tolist()]):.0f}%"
+
+
+def test_answers_that_are_edges_before_any_leak_in_the_town():
+    for name, repeats in (("raw", "keep"), ("first visits", "first_visits")):
+        assert leaks_of_01()[f"town, {name}"][1] == edges_already(TOWN, repeats)
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("data", ["gowalla", "retailrocket", "foursquare_us"])
+def test_answers_that_are_edges_before_any_leak(real_data, data):
+    assert leaks_of_01()[f"{data}, first visits"][1] == edges_already(real_data / data, "first_visits")
+
+
+@pytest.mark.parametrize("notebook", ["03_diffusion_training.ipynb", "04_skip_step_sampling.ipynb"])
+def test_what_03_and_04_say_of_positions(notebook):
+    runs = pd.read_csv(ROOT / "results/runs.csv")
+    runs = runs[(runs["study"] == "positions") & (runs["part"] == "test")]
+    rows = runs.assign(points=100 * runs["HR@10"]).groupby("variant")["points"].agg(["mean", "std", "count"])
+    assert (rows["count"] == 3).all()
+    one, ten, every, mended = (rows.loc[name] for name in ("S=1", "S=10", "S=200", "S=10 + compensator"))
+    if notebook.startswith("04"):
+        said = [f"one, ten and 200 steps have {one['mean']:.1f}, {ten['mean']:.1f} and {every['mean']:.1f}"]
+    else:
+        said = [f"against {by['mean']:.1f} ± {by['std']:.1f}%" for by in (ten, every)]
+        said += [f"{mended['mean']:.1f} ± {mended['std']:.1f}% without", f"{one['mean']:.1f}% either way"]
+    assert [words for words in said if words not in prose(notebook)] == []
