@@ -319,7 +319,7 @@ def on_the_map(facts: dict[str, float | str]) -> list[Finding]:
             "expected over counting",
             ratio,
             f"There, and in the town that is next nearest, improved reached {ratio:.2f} times the HR@10 of the best of "
-            f"these rules and {against:.2f} times that of SASRec.{bound}",
+            f"five rules of counting and {against:.2f} times that of SASRec.{bound}",
         ),
     ]
 
