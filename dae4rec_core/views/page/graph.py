@@ -132,10 +132,16 @@ def still(place: np.ndarray, notions: dict[str, list[list[int]]], items: Sequenc
         shared = [len(set(lists[item]) & set(notions[TRAVELLED][item])) for lists in list(notions.values())[1:]]
         said.append(
             names[item]
-            + "".join(f", {n} {name} are {TRAVELLED}" for n, name in zip(shared, list(notions)[1:], strict=True))
+            + "".join(
+                f", of its ten {name} {n} are also {TRAVELLED}"
+                for n, name in zip(shared, list(notions)[1:], strict=True)
+            )
         )
     axes[0].legend(fontsize=7, loc="upper left", bbox_to_anchor=(0, 0), frameon=False)
     far = [np.linalg.norm(place[notions[TRAVELLED][item]] - place[item], axis=1).mean() for item in items]
     anywhere = np.linalg.norm(place - place[list(items), None], axis=2).mean()
-    near = f"Those {TRAVELLED} are here {np.mean(far) / anywhere:.0%} as far as an item picked at random."
+    near = (
+        f"Over these items, the ten {TRAVELLED} are on average {np.mean(far) / anywhere:.0%} as far away as an item "
+        "picked at random."
+    )
     return View(png(figure), f"Maps of an item and its company: {'; '.join(said)}. {near}")

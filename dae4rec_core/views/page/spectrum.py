@@ -79,6 +79,6 @@ def still(matrix: np.ndarray, values: np.ndarray, vectors: np.ndarray) -> View:
     gaps = [np.linalg.norm(matrix - other) for other in (positive, two)]
     return View(
         png(figure),
-        f"Three heatmaps: the graph; built again from its positive eigenvalues, {gaps[0]:.1f} from it; and from the "
-        f"two strongest of either sign, {gaps[1]:.1f} from it.",
+        f"Three heatmaps: the graph; built again from its positive eigenvalues, at a distance of {gaps[0]:.1f} (the "
+        f"root of the sum of squared differences); and from the two strongest of either sign, at {gaps[1]:.1f}.",
     )
