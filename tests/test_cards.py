@@ -8,13 +8,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from dae4rec_core import checkpoint
+from dae4rec_core.cloud import probabilities
 from dae4rec_core.config import Config
 from dae4rec_core.data.dataset import prepare, training_graph
 from dae4rec_core.data.properties import properties
+from dae4rec_core.experiments.clouds import make_bench
 from dae4rec_core.experiments.evaluation import mean_difference
 from dae4rec_core.method import schedule
+from dae4rec_core.streams import stream
 
 ROOT = Path(__file__).parents[1]
 TOWN = ROOT / "data/town"
@@ -276,3 +280,99 @@ def test_what_the_reproduction_says_of_validation_steps():
     points = 100 * runs.groupby(["study", "method", "data"])["HR@10"].mean()
     gain = points["leak", "validation steps"] - points["main", "DAE4Rec"]
     assert f"alone bring {gain['gowalla']:.1f} and {gain['retailrocket']:.1f} on two" in card("reproduction.md")[0]
+
+
+def test_what_00_says_of_the_first_cloud():
+    """Of the person whom the town explorer shows first."""
+    dataset, split = prepare(TOWN, Config())
+    bench = make_bench(TOWN, dataset, split, Config(), users=1)
+    recommender = checkpoint.load(ROOT / "data/artifacts/town/checkpoint", "cpu")
+    e_0 = recommender.draw(bench.test.history, draws=200, steps=10, generator=stream(0, "sampling"))
+    places = (probabilities(recommender.model, bench.test.history, e_0, width=0) > 0).sum().item()
+    mass = bench.law[0].sort(descending=True).values.cumsum(0)
+    needed = (mass < 0.9).sum().item() + 1
+    assert 10 <= places <= 16 and "fall on about a dozen places" in prose("00_start_here.ipynb")
+    assert 90 <= needed < 100 and "nearly a hundred places for nine tenths" in prose("00_start_here.ipynb")
+
+
+def interval(differences: pd.Series) -> tuple[float, float]:
+    """Their mean, and how far Student's 95% interval reaches to both sides."""
+    reach = stats.sem(differences) * stats.t.ppf(0.975, len(differences) - 1)
+    return differences.mean(), reach
+
+
+def clouds_of(method: str, kind: str, **values: float) -> pd.DataFrame:
+    """Rows of the town in results/clouds.csv without a compensator, a row a seed."""
+    table = pd.read_csv(ROOT / "results/clouds.csv", na_values=[""], keep_default_na=False)
+    rows = table[(table["data"] == "town") & (table["method"] == method) & (table["kind"] == kind)]
+    rows = rows[rows["compensator"].astype(str) != "True"]
+    for name, value in values.items():
+        rows = rows[rows[name] == value]
+    return rows.set_index("seed")
+
+
+def test_what_09_says_of_sums_and_lists():
+    draws, softmax = clouds_of("DAE4Rec", "nearest", S=10, draws=300).mean(numeric_only=True), "DAE4Rec, softmax"
+    popular, steps = clouds_of("popularity", "as it is").loc[0], clouds_of("first-order transitions", "as it is").loc[0]
+    exact, read = (
+        clouds_of("exact f of the law", "nearest", S=1).loc[0],
+        clouds_of(softmax, "as it is").mean(numeric_only=True),
+    )
+    sums = "by category", "by district"
+    (c, d), (c_0, d_0), (c_s, d_s) = ([row[name] for name in sums] for row in (draws, popular, read))
+    many = clouds_of("DAE4Rec", "nearest", draws=2000)["HR@10"]
+    bare = clouds_of("DAE4Rec posterior, softmax, without neighbours", "nearest", draws=300)["HR@10"].mean()
+    one, ten = (clouds_of("DAE4Rec", "kernel", S=S, draws=300)["HR@10"] for S in (1, 10))
+    gain, reach = interval(100 * (ten - one))
+    told = [
+        f"nearer than popularity ({d:.2f} against {d_0:.2f}), by category they are not ({c:.2f} against {c_0:.2f})",
+        f"knows everything, has {exact['by category']:.2f} by category at $S = 1$",
+        f"popularity ({c_s:.2f} and {c_0:.2f}) and by district about as near as transitions ({d_s:.2f} and "
+        f"{steps['by district']:.2f})",
+        f"leave DAE4Rec at {many.mean():.2f} ({many.min():.2f} to {many.max():.2f} by the seed)",
+        f"without them have {bare:.2f}",
+        f"by {100 * (ten - one).min():.1f} to {100 * (ten - one).max():.1f} points, which",
+        f"({gain:.1f} ± {reach:.1f}, Student's 95%)",
+    ]
+    assert [words for words in told if words not in prose("09_the_cloud.ipynb")] == []
+
+
+def test_what_09_says_of_draws_of_the_law():
+    """Pooled over the seeds; from: the lower end of a bin of predicted probabilities."""
+    bins = pd.read_csv(ROOT / "results/reliability.csv", na_values=[""], keep_default_na=False)
+    bins = bins[
+        (bins["data"] == "town") & (bins["kind"] == "nearest") & (bins["draws"] == 300) & (bins["from"] == 0.003)
+    ]
+    bins = bins[(bins["method"] == "the law") | ((bins["S"] == 10) & (bins["compensator"].astype(str) == "False"))]
+    sums = bins.assign(said=bins["pairs"] * bins["predicted"], came=bins["pairs"] * bins["observed"])
+    share = 100 * sums.groupby("method")[["said", "came"]].sum().div(sums.groupby("method")["pairs"].sum(), axis=0)
+    law, posterior = (share.loc[name] for name in ("the law", "DAE4Rec posterior"))
+    told = [
+        f"say {law['said']:.2f}% where {law['came']:.2f}% came",
+        f"no worse than that below 1% ({posterior['said']:.2f}% and {posterior['came']:.2f}%)",
+    ]
+    assert [words for words in told if words not in prose("09_the_cloud.ipynb")] == []
+
+
+def test_what_07_and_08_say_of_differences_by_seed():
+    runs = pd.read_csv(ROOT / "results/runs.csv", na_values=[""], keep_default_na=False)
+    runs = runs[(runs["part"] == "test") & (runs["filter"] == "first visits")]
+    runs = runs.set_index(["method", "variant", "data", "seed"]).sort_index()
+
+    def gap(metric, data, one, other):
+        return 100 * (runs[metric].loc[(*one, data)] - runs[metric].loc[(*other, data)])
+
+    full = "S=10 + compensator"
+    reference, all_pairs, exact = ((f"reference{more}", full) for more in ("", " - aime_pairs", " - gae_pairs"))
+    ahead, by_ndcg = (interval(gap(m, "retailrocket", reference, all_pairs)) for m in ("HR@10", "NDCG@10"))
+    low, *_, high = sorted(gap("HR@10", "retailrocket", reference, all_pairs))
+    exact = interval(gap("NDCG@10", "gowalla", exact, reference))
+    told = [
+        f"by {low:.2f} to {high:.2f} points ({ahead[0]:.1f} ± {ahead[1]:.1f}, Student's 95%)",
+        f"by NDCG@10 it can't be told from nothing ({by_ndcg[0]:.1f} ± {by_ndcg[1]:.1f})",
+        f"but not by NDCG@10 ({abs(exact[0]):.1f} ± {exact[1]:.1f})",
+    ]
+    assert [words for words in told if words not in prose("07_scaling.ipynb")] == []
+    of_16 = gap("HR@10", "retailrocket", ("mean of samples", "mean of 16 samples"), ("mean of samples", full))
+    words = f"ahead of the compensator on each seed, by {of_16.mean():.1f} ± {of_16.std():.1f}"
+    assert (of_16 > 0).all() and words in prose("08_beyond_the_paper.ipynb")
