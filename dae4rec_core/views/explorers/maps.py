@@ -82,7 +82,9 @@ class MapExplorer:
                 axis.text(x, y, "\nor ".join(dict.fromkeys(seeds)), ha="center", va="center", fontsize=7)
         won = pd.Series([seed for row in cells for seeds in row for seed in seeds]).value_counts()
         return (
-            f"With {users:g} people: " + ", ".join(f"{name} wins {n} of {won.sum()}" for name, n in won.items()) + "."
+            f"With {users:g} people, each town with each seed: "
+            + ", ".join(f"{name} wins {n} of {won.sum()}" for name, n in won.items())
+            + "."
         )
 
     def frames(self, start: str = WINNER) -> Explorer:
