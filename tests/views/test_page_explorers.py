@@ -200,7 +200,7 @@ def test_eigenvalues_say_what_inner_products_cannot():
     assert about["stops"] == [0, 1, 2, 20]  # 18 of them are 1
     asked = about["question"]
     assert asked["answers"][asked["right"]] == "about a tenth as far" and asked["then"].startswith("0.45 and 0.55.")
-    assert "9.0 from it" in explorer.still.alt  # the eigenvalue that is lost
+    assert "at a distance of 9.0" in explorer.still.alt  # the eigenvalue that is lost
 
 
 def test_stills_hold_as_many_draws_as_the_page():
