@@ -376,3 +376,45 @@ def test_what_07_and_08_say_of_differences_by_seed():
     of_16 = gap("HR@10", "retailrocket", ("mean of samples", "mean of 16 samples"), ("mean of samples", full))
     words = f"ahead of the compensator on each seed, by {of_16.mean():.1f} ± {of_16.std():.1f}"
     assert (of_16 > 0).all() and words in prose("08_beyond_the_paper.ipynb")
+
+
+def test_what_10_says_of_leads_in_towns():
+    """Means of the logarithm of a factor, as 10 means a lead."""
+    towns = pd.read_csv(ROOT / "dae4rec_core/experiments/maps.csv", na_values=[""], keep_default_na=False)
+    towns = towns.dropna(subset=["again"]).rename(columns={"returns knob": "knob"})
+    grown = towns.pivot_table("SASRec over counting", ["knob", "seed"], "users")
+    grown = 100 * (2 ** (grown[2400] - grown[600]) - 1)
+    few, *_, most = sorted(grown.drop(0.0))
+    still = sorted(-grown[0.0])
+    less = sorted(100 - 100 / (1 + grown / 100))  # a quarter of the people in place of four times as many
+    rich = towns[towns["users"] == 2400]
+    alone = rich[rich["knob"] == 0].pivot_table("improved over counting", "seed", "again")
+    falls = 100 * (1 - 2 ** (alone[40.0] - alone[0.2]))
+    kind = 100 * (2 ** rich.groupby("again")["improved over SASRec"].mean() - 1)
+    letter = 2 ** -towns.groupby(["again", "knob", "users"])["letter over DAE4Rec"].mean()
+    told = [
+        f"(by {still[0]:.0f}% and {still[1]:.0f}% on the two seeds, because counting gains more)",
+        f"it is larger (by {few:.0f}% to {most:.0f}%)",
+        f"{less[2]:.0f}% to {less[-1]:.0f}% smaller where people return",
+        f"and {-less[1]:.0f}% and {-less[0]:.0f}% larger where nobody does",
+        f"from `again` = 0.2 to 40, by {falls[7]:.0f}% and {falls[8]:.0f}% on the two seeds",
+        f"improved is {kind[0.2]:.0f}% ahead at `again` = 0.2",
+        f"by a factor of {letter.min():.1f} to {letter.max():.1f}, {stats.gmean(letter):.1f} on average",
+    ]
+    assert [words for words in told if words not in prose("10_when_does_it_work.ipynb")] == []
+
+
+def test_what_06_says_of_timesteps_and_few_steps():
+    runs = pd.read_csv(ROOT / "results/runs.csv", na_values=[""], keep_default_na=False)
+    runs = runs[runs["part"] == "test"].set_index(["study", "method", "variant", "data", "seed"]).sort_index()["HR@10"]
+    gain = 100 * (runs["departures", "letter + timesteps", "S=10"] - runs["departures", "letter", "S=10"])
+    by = gain.groupby("data").agg(["mean", "std"])
+    a, b = (f"{by['mean'][data]:.1f} ± {by['std'][data]:.1f}" for data in ("gowalla", "retailrocket"))
+    told = [f"$T = 200$ brings the letter {a} and {b}"]
+    for data, words in (("gowalla", "a loss of up to {:.1f}%"), ("retailrocket", "at most {:.1f}%")):
+        one, all_steps = (
+            runs["figure 3"].xs((f"S={S} + compensator", data), level=("variant", "data")) for S in (1, 200)
+        )
+        lost, reach = interval(100 * (all_steps - one).dropna())
+        told.append(words.format((lost + reach) / all_steps.mean()))
+    assert [words for words in told if words not in prose("06_results.ipynb")] == []
