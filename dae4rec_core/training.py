@@ -50,6 +50,7 @@ from dae4rec_core.streams import seed_of, stream, torch_stream, torch_streams_ke
 
 COMPENSATOR_EXAMPLES = 50_000  # each needs a pass through the whole sampler, so a large set is thinned
 EXPLODED = 1e6  # so many times what an answer of zeros costs is no loss of a training that works
+RAN_AWAY = 100  # so many times the median length is no e^{tau_1} that f has learned to answer
 
 
 class Exploded(ValueError):
@@ -243,20 +244,32 @@ def train_diffusion(
     stopping.restore(model)
 
 
-def check_loss(model: DAE4Rec, name: str, loss: float, epoch: int) -> None:
+def check_loss(model: DAE4Rec, name: str, loss: float, epoch: int, chains: Tensor | None = None) -> None:
     """Raises Exploded for a mean loss that is no number, or EXPLODED times what an e^0 of zeros would cost.
 
-    That is lambda_t |e^0|^2, with the |e^0| of the first epoch, and gamma log |V| for the ranking term.
+    That is lambda_t |e^0|^2, with the |e^0| of the first epoch, and gamma log |V| for the ranking term. L_Com has no
+    lambda_t and the same bound. chains: e^{tau_1} (N, d), what a compensator learns from. A chain can run away: f
+    answers an e^t longer than any it has learned from with a longer one, jump after jump. No rate of the compensator
+    cures that, so it is told.
     """
     config = model.config
     length = 1.0 if config.beyond.geometry == "sphere" else max(config.model.init_std, 0.1)
-    zeros = max(1.0, model.lambda_t.mean().item()) * config.model.dim * length**2
-    if not loss < EXPLODED * (zeros + config.beyond.rank_weight * math.log(model.n_items)):  # "not" also finds NaN
-        field = config.furthest("lr", "lr_embedding", "delta", "init_std") or "lr"
-        raise Exploded(
-            f"{name} explodes: it is {loss:.3g} in epoch {epoch}, where zeros would cost about {zeros:.3g};"
-            f" lower Config.{field}, which is {config.flat()[field]}, and start again."
-        )
+    zeros, weight = config.model.dim * length**2, max(1.0, model.lambda_t.mean().item())
+    if loss < EXPLODED * (weight * zeros + config.beyond.rank_weight * math.log(model.n_items)):
+        return
+    cost = weight * zeros if name == "L_Diff" else zeros
+    found = f"{name} explodes: it is {loss:.3g} in epoch {epoch}, where zeros would cost about {cost:.3g};"
+    if chains is not None:
+        lengths = chains.norm(dim=1).nan_to_num(math.inf)
+        away = int((lengths > RAN_AWAY * lengths.median()).sum())
+        if away:
+            raise Exploded(
+                f"{found} {away:,} of {len(lengths):,} sampled chains ran away, to an e^{{tau_1}} up to "
+                f"{lengths.max() / lengths.median():.3g} times as long as the median; give another Config.seed, or "
+                "Config.compensator_epochs 0, and start again."
+            )
+    field = config.furthest("lr", "lr_embedding", "delta", "init_std") or "lr"
+    raise Exploded(f"{found} lower Config.{field}, which is {config.flat()[field]}, and start again.")
 
 
 def batches(lengths: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, int]]:
@@ -383,7 +396,7 @@ def learn_last_step(
             optimizer.step()
             total += loss.detach() * len(rows)
         l_com = total.item() / len(train)
-        check_loss(model, "L_Com", l_com, epoch)
+        check_loss(model, "L_Com", l_com, epoch, None if isinstance(compensator, SharedCompensator) else learning[0])
         metrics = judge_compensator(model, compensator, *judging, validation)
         stopping.keep(epoch, metrics["NDCG@10"], compensator)
         keeper.save(epoch)

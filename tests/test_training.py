@@ -34,11 +34,12 @@ from dae4rec_core.method.beyond import NEIGHBOUR_WINDOW, SharedCompensator
 from dae4rec_core.method.graph import transition_counts
 from dae4rec_core.method.losses import aime_loss
 from dae4rec_core.method.model import DAE4Rec, scores
+from dae4rec_core.method.sampling import choose_tau, skip_step
 from dae4rec_core.method.variants import make_model
 from dae4rec_core.ranking import evaluate
 from dae4rec_core.recommender import Recommender
 from dae4rec_core.streams import Purpose, stream
-from dae4rec_core.training import check_loss, fit, sample_e_tau1, train_compensator
+from dae4rec_core.training import Exploded, check_loss, fit, sample_e_tau1, train_compensator
 
 
 def weights(recommender) -> dict[str, torch.Tensor]:
@@ -668,7 +669,31 @@ def test_a_million_times_the_cost_of_zeros_is_an_explosion(tiny, one_sentence, c
 
 
 def test_where_no_field_is_above_its_default_the_learning_rate_is_named(one_sentence):
-    one_sentence(lambda: check_loss(make_model(12, Config()), "L_Com", math.inf, 3), "inf in epoch 3", "Config.lr, ")
+    e_tau1 = torch.ones(4, Config().model.dim)
+    model = make_model(12, Config())
+    one_sentence(lambda: check_loss(model, "L_Com", math.inf, 3, e_tau1), "inf in epoch 3", "Config.lr, ")
+
+
+def test_what_zeros_cost_a_compensator_knows_no_lambda(tiny, one_sentence):
+    """Eq. 16 has no weights: d times the squared length of a coordinate of the first E, whatever lambda_t is."""
+    model = make_model(12, tiny.replace(lambda_t="paper", timesteps=1000))
+    cost = tiny.model.dim * max(tiny.model.init_std, 0.1) ** 2
+    one_sentence(lambda: check_loss(model, "L_Com", math.inf, 1), f"zeros would cost about {cost:.3g};")
+    weighted = cost * model.lambda_t.mean().item()
+    one_sentence(lambda: check_loss(model, "L_Diff", math.inf, 1), f"zeros would cost about {weighted:.3g};")
+
+
+def test_a_chain_that_runs_away_is_told_apart_from_a_large_rate(tiny, one_sentence):
+    """f answers twelve times what it is given, so that e^t grows at every jump; here for one history of four."""
+    model = make_model(12, tiny)
+    h, tau = torch.tensor([0.0, 0.0, 1.0, 0.0]).unsqueeze(1), choose_tau(tiny.diffusion.timesteps, 10)
+    x_T = torch.ones(4, tiny.model.dim)
+    e_tau1, _ = skip_step(lambda e, t, h: 12 * h * e, x_T, h, model.alpha_bar, tau)
+    assert (e_tau1[2] > 100 * e_tau1[0]).all()
+    words = "1 of 4 sampled chains ran away", "another Config.seed", "Config.compensator_epochs 0"
+    one_sentence(lambda: check_loss(model, "L_Com", 1e12, 2, e_tau1), *words)
+    with pytest.raises(Exploded, match="lower Config.lr,"):
+        check_loss(model, "L_Com", 1e12, 2, e_tau1[:2])
 
 
 def test_a_compensator_that_explodes_is_said(ring, tiny, trained, one_sentence):
