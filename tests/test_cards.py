@@ -418,3 +418,26 @@ def test_what_06_says_of_timesteps_and_few_steps():
         lost, reach = interval(100 * (all_steps - one).dropna())
         told.append(words.format((lost + reach) / all_steps.mean()))
     assert [words for words in told if words not in prose("06_results.ipynb")] == []
+
+
+def test_what_06_says_of_esasrec_and_the_letter():
+    runs = pd.read_csv(ROOT / "results/runs.csv", na_values=[""], keep_default_na=False)
+    runs = runs[(runs["part"] == "test") & (runs["study"] == "main") & (runs["variant"] != "S=10")]
+    runs = runs[["method", "data", "filter", "seed", "HR@10", "run_seconds"]]
+    esasrec = runs[runs["method"] == "eSASRec"].set_index(["data", "seed"]).sort_index()
+    rivals = runs[runs["filter"] == "first visits"].set_index(["method", "data", "seed"]).sort_index()
+    behind = 100 * (rivals["HR@10"]["SASRec"] - esasrec["HR@10"]).dropna()
+    by = behind.groupby("data").agg(["mean", "std"])
+    a, b = (f"{by['mean'][data]:.1f} ± {by['std'][data]:.1f}" for data in ("gowalla", "retailrocket"))
+    above = 100 * (esasrec["HR@10"] - rivals["HR@10"]["GRU4Rec"]).dropna().groupby("data").mean()
+    assert len(behind) == len(esasrec) == 6 and ((above > 0) & (above < 1)).all()
+    minutes = esasrec["run_seconds"] / 60
+    told = [
+        f"is {a} and {b} points below it on the two columns",
+        f"a run takes {minutes.min():.0f} to {minutes.max():.0f} minutes on one busy core",
+    ]
+    mean = 100 * runs.groupby(["method", "data", "filter"])["HR@10"].mean()
+    gap = mean["DAE4Rec"] - mean["DAE4Rec, letter"]
+    told.append(f"is {gap.min():.0f} to {gap.max():.0f} points below DAE4Rec on all nine columns")
+    assert len(gap.dropna()) == 9
+    assert [words for words in told if words not in prose("06_results.ipynb")] == []
