@@ -106,7 +106,7 @@ def units() -> list[Unit]:
             if name == "raw" or data == "online_retail":
                 earlier = PEER_SETTINGS["SASRec"]
                 found += [Unit("earlier settings", data, name, "SASRec, earlier settings", seed, changes=earlier)]
-    # RecTools' defaults, but for SASRec's max_len: it pads every sequence to that. The slowest, hence two sets, and last
+    # RecTools' defaults, but SASRec's max_len, to which it pads every sequence; the slowest, hence two sets, and last
     as_long = {"max_len": chosen("SASRec")["max_len"]}
     found += [Unit("main", *where, "eSASRec", seed, changes=as_long) for seed in SEEDS for where in ABLATED]
     return found
