@@ -248,9 +248,9 @@ def check_loss(model: DAE4Rec, name: str, loss: float, epoch: int, chains: Tenso
     """Raises Exploded for a mean loss that is no number, or EXPLODED times what an e^0 of zeros would cost.
 
     That is lambda_t |e^0|^2, with the |e^0| of the first epoch, and gamma log |V| for the ranking term. L_Com has no
-    lambda_t and the same bound. chains: e^{tau_1} (N, d), what a compensator learns from. A chain can run away: f
-    answers an e^t longer than any it has learned from with a longer one, jump after jump. No rate of the compensator
-    cures that, so it is told.
+    lambda_t and the same bound; its message tells what zeros cost it without one. chains: e^{tau_1} (N, d), what a
+    compensator learns from. One that ran away, RAN_AWAY times as long as the median, is told: the compensator didn't
+    make it, so none of its settings is named.
     """
     config = model.config
     length = 1.0 if config.beyond.geometry == "sphere" else max(config.model.init_std, 0.1)

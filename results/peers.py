@@ -4,7 +4,7 @@
 
 SASRec and GRU4Rec are RecBole's model classes (its pinned companions don't fit ours, hence the environment; its own
 quick start does not run on today's packages). They learn from the same answers as DAE4Rec, each with the same items
-before it. eSASRec is RecTools', as it ships, so it learns from the newest items of each user; item-kNN is implicit's.
+before it. eSASRec is RecTools' by default, so it learns from the newest items of each user; item-kNN is implicit's.
 All stop by the same `EarlyStopping` on the same validation answers, and are judged by the same `ranking`. INPUT is
 written by `write_task`. OUTPUT receives, for each answer, how many items score above it and how many share its score,
 itself included.
